@@ -1,0 +1,1 @@
+"""slurmtune: hyperparameter optimisation of timm image models on SLURM clusters."""

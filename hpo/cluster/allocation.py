@@ -1,0 +1,82 @@
+"""What the batch system gave this process: job, rank, hosts, CPUs, GPUs, memory and how long it may run."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+_COMMAND_DEADLINE_S = 20
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """One process's place in an attempt. `attempt` is the same on all ranks and never used twice."""
+
+    attempt: str
+    job: str  # SLURM's job id; '' on this machine
+    rank: int
+    nodes: int
+    cpus: int
+    gpus: int
+    memory_mb: int | None
+    end_time: float | None  # Unix seconds at which SLURM ends the job; None when nobody does
+
+    @property
+    def hostname(self) -> str:
+        return socket.gethostname()
+
+
+def find_allocation(environ: Mapping[str, str] = os.environ) -> Allocation:
+    """The allocation that this process runs in, from SLURM's environment or, without one, from the machine."""
+    job = environ.get("SLURM_JOB_ID", "") if "SLURM_PROCID" in environ else ""
+    mark = environ.get("SLURMTUNE_ATTEMPT") or os.urandom(4).hex()
+    restart = environ.get("SLURM_RESTART_COUNT", "0")
+    return Allocation(
+        attempt=f"{job}.{restart}.{mark}" if job else f"local.{mark}",
+        job=job,
+        rank=int(environ.get("SLURM_PROCID", "0")) if job else 0,
+        nodes=int(environ.get("SLURM_STEP_NUM_NODES") or environ.get("SLURM_JOB_NUM_NODES", "1")) if job else 1,
+        cpus=_count_cpus(environ if job else {}),
+        gpus=count_gpus(environ),
+        memory_mb=_memory(environ) if job else None,
+        end_time=_end_time(job, environ) if job else None,
+    )
+
+
+def _count_cpus(environ: Mapping[str, str]) -> int:
+    """CPUs that this process may use: SLURM's number, but never more than the affinity that it really has."""
+    affinity = len(os.sched_getaffinity(0))
+    given = environ.get("SLURM_CPUS_PER_TASK") or environ.get("SLURM_CPUS_ON_NODE")
+    return min(int(given), affinity) if given and given.isdigit() else affinity
+
+
+def count_gpus(environ: Mapping[str, str]) -> int:
+    """GPUs by CUDA_VISIBLE_DEVICES, which SLURM sets; numbers, UUIDs and MIG ids count alike."""
+    devices = environ.get("CUDA_VISIBLE_DEVICES", "")
+    return 0 if devices in ("", "-1", "NoDevFiles") else len(devices.split(","))
+
+
+def _memory(environ: Mapping[str, str]) -> int | None:
+    if environ.get("SLURM_MEM_PER_NODE", "0").isdigit() and int(environ.get("SLURM_MEM_PER_NODE", "0")) > 0:
+        return int(environ["SLURM_MEM_PER_NODE"])
+    per_cpu = environ.get("SLURM_MEM_PER_CPU", "")
+    cpus = environ.get("SLURM_CPUS_ON_NODE", "")
+    return int(per_cpu) * int(cpus) if per_cpu.isdigit() and cpus.isdigit() else None
+
+
+def _end_time(job: str, environ: Mapping[str, str]) -> float | None:
+    """When SLURM will end the job. Newer versions say it in the environment; else squeue is asked, once, by rank 0."""
+    if environ.get("SLURM_JOB_END_TIME", "").isdigit():
+        return float(environ["SLURM_JOB_END_TIME"])
+    if environ.get("SLURM_PROCID") != "0":
+        return None
+    try:
+        command = ["squeue", "-h", "-j", job, "-o", "%e"]
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=_COMMAND_DEADLINE_S, check=True)
+        return time.mktime(time.strptime(answer.stdout.strip(), "%Y-%m-%dT%H:%M:%S"))
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return None  # no limit known: SLURM's signal has to do

@@ -1,0 +1,43 @@
+"""What submitit runs on every host of a job: one attempt on the sweep in a directory.
+
+    python -m hpo.cluster.attempt DIR      (the same by hand, from slurm/sweep.sbatch)
+
+Rank 0 supervises Ray's head and the driver, the other ranks a Ray worker each. What is pickled is the path alone:
+code and configuration are read from disk, so a requeued job does not run on an old copy of either.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpo.cluster.allocation import find_allocation
+from hpo.cluster.supervisor import HeadSupervisor, WorkerSupervisor
+from hpo.errors import SlurmtuneError
+from hpo.layout import open_sweep
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """The callable for submitit. Exits with the attempt's code, so that SLURM's job state tells the same."""
+
+    directory: str
+
+    def __call__(self) -> None:
+        allocation = find_allocation()
+        directory = open_sweep(self.directory)
+        try:
+            if allocation.rank == 0:
+                code = HeadSupervisor(directory, allocation).run()
+            else:
+                code = WorkerSupervisor(directory, allocation).run()
+        except SlurmtuneError as error:
+            sys.stderr.write(f"slurmtune: error: {error}\n")
+            code = error.exit_code
+        if code:
+            raise SystemExit(code)
+
+
+if __name__ == "__main__":
+    Attempt(str(Path(sys.argv[1]).absolute()))()

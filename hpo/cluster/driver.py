@@ -1,0 +1,180 @@
+"""The driver of an attempt: joins the Ray cluster, runs the search, writes what people read afterwards.
+
+    python -m hpo.cluster.driver DIR ATTEMPT    (started by hpo.cluster.supervisor on the head's host)
+
+Exit codes: 0 the sweep is done; 75 stopped on request, to be resumed; else see hpo.errors.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+import sys
+import time
+from typing import Any
+
+from hpo.cluster.rendezvous import Rendezvous
+from hpo.cluster.winner import save_winner
+from hpo.config import SweepConfig
+from hpo.errors import ClusterError, SlurmtuneError, SweepError
+from hpo.layout import SweepDirectory, open_sweep, read_json
+from hpo.records import Event, Journal
+from hpo.report import write_report
+from hpo.results import current_best_line
+from hpo.search.sweep import Sweep
+from hpo.search.trialfiles import TrialFiles
+
+STOPPED = 75  # EX_TEMPFAIL: not done, try again
+_JOIN_DEADLINE_S = 120
+
+
+def main(argv: list[str] | None = None) -> int:
+    root, attempt = (argv or sys.argv[1:])[:2]
+    directory = open_sweep(root)
+    try:
+        return drive(directory, attempt)
+    except SlurmtuneError as error:
+        say(f"error: {error}")
+        return error.exit_code
+
+
+def drive(directory: SweepDirectory, attempt: str) -> int:
+    """One attempt from joining the cluster to the report; returns the exit code."""
+    stop = _StopRequest()
+    rendezvous = Rendezvous(directory.attempt(attempt))
+    config = SweepConfig.from_json(read_json(directory.resolved))
+    journal = Journal(directory.journal)
+    files = TrialFiles(directory, dict(config.space.constants))
+    sweep = Sweep(config, journal, attempt)
+    sweep.listener = _Narrator(sweep, files)
+    head = _await_head(rendezvous)
+    sweep.start_attempt(job=head["job"], host=socket.gethostname(), nodes=head["nodes"])
+    reason = "an error"
+    try:
+        reason = _search(sweep, directory, rendezvous, head, stop)
+    except SlurmtuneError as error:
+        reason = str(error)
+        raise
+    finally:
+        files.close()
+        sweep.end_attempt(reason)  # once: it is there already after a request to stop
+        if sweep.state.incumbent():
+            save_winner(directory, sweep.state, config)
+        write_report(directory)
+        journal.close()
+    say(reason)
+    return 0 if sweep.done else STOPPED
+
+
+def _search(
+    sweep: Sweep, directory: SweepDirectory, rendezvous: Rendezvous, head: dict[str, Any], stop: _StopRequest
+) -> str:
+    """Runs the trials; returns in words why it ended."""
+    from hpo.cluster.trainable import make_trainable
+    from hpo.search.engine import TrialResources, hopeless, run_search
+
+    _join_cluster(head, rendezvous)
+    cpus, gpus = _share(sweep.config, head)
+    folder = rendezvous.folder / "ray"
+    if not sweep.done:
+        run_search(sweep, make_trainable(directory), TrialResources(cpus, gpus), folder, lambda: _stopping(sweep, stop))
+    if cause := hopeless(sweep):
+        raise SweepError(f"the first trials all failed, so the sweep was stopped: {cause}")
+    if sweep.done and not sweep.state.incumbent():
+        raise SweepError(f"no trial gave a {sweep.config.metric}; `results.py {directory.root}` says why each ended.")
+    return "all trials have ended" if sweep.done else f"stopped on request ({stop.asked or 'Ray ended the run'})"
+
+
+def _stopping(sweep: Sweep, stop: _StopRequest) -> bool:
+    """Whether a stop was asked for; if so it is in the journal at once, since SIGKILL may follow in seconds."""
+    if stop.asked:
+        sweep.end_attempt(f"stopped on request ({stop.asked})")
+    return stop.asked != ""
+
+
+def _share(config: SweepConfig, head: dict[str, Any]) -> tuple[float, float]:
+    """CPUs and GPUs of one trial: as the sweep says, else one GPU each where there are any, and the CPUs shared out."""
+    tune = config.tune
+    gpus = tune.gpus_per_trial if tune.gpus_per_trial is not None else float(head["gpus"] > 0)
+    at_once = max(1, int(head["gpus"] / gpus)) if gpus else max(1, head["cpus"])
+    cpus = tune.cpus_per_trial if tune.cpus_per_trial is not None else float(max(1, head["cpus"] // at_once))
+    if cpus > head["cpus"] or gpus > head["gpus"]:
+        raise ClusterError(
+            f"a trial asks for {cpus:g} CPUs and {gpus:g} GPUs, a node has {head['cpus']} and {head['gpus']}; "
+            "lower resources_per_trial or ask for more with --cpus-per-task and --gpus-per-node."
+        )
+    return (cpus if at_once <= head["cpus"] or not gpus else head["cpus"] / at_once), gpus
+
+
+def _await_head(rendezvous: Rendezvous) -> dict[str, Any]:
+    """head.json, for which the imports of this process left no time to be late."""
+    import ray  # noqa: F401  seconds of import, while the head starts
+
+    end = time.monotonic() + _JOIN_DEADLINE_S
+    while time.monotonic() < end:
+        if head := rendezvous.read("head"):
+            return head
+        time.sleep(0.05)
+    raise ClusterError(f"Ray's head did not come up in {_JOIN_DEADLINE_S} s; see {rendezvous.folder / 'head.log'}.")
+
+
+def _join_cluster(head: dict[str, Any], rendezvous: Rendezvous) -> None:
+    """Connects to the head and waits until every host has joined; starts with those that came when time is up."""
+    import ray
+
+    ray.init(address=head["gcs"], log_to_driver=False, logging_level=logging.ERROR, _node_ip_address=head["ip"])
+    end = time.monotonic() + _JOIN_DEADLINE_S
+    alive: list[str] = []
+    while time.monotonic() < end:
+        alive = sorted(node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"])
+        if len(alive) >= head["nodes"]:
+            break
+        time.sleep(0.1)
+    else:
+        came = f"{len(alive)} of {head['nodes']} hosts ({', '.join(alive)})"
+        say(f"only {came} joined Ray in {_JOIN_DEADLINE_S} s; going on with them")
+    seconds = round(time.time() - head["started"], 2)
+    rendezvous.announce("ready", hosts=alive, seconds=seconds)
+    say(f"Ray is ready on {len(alive)} of {head['nodes']} hosts after {seconds} s")
+
+
+class _StopRequest:
+    """Notes SIGTERM and SIGINT; the search ends at the next event."""
+
+    def __init__(self) -> None:
+        self.asked = ""
+        signal.signal(signal.SIGTERM, self._note)
+        signal.signal(signal.SIGINT, self._note)
+
+    def _note(self, signum: int, frame: Any) -> None:
+        self.asked = signal.Signals(signum).name
+
+
+class _Narrator:
+    """Passes each event on to the trials' files, and says in the log what a person would want to know."""
+
+    def __init__(self, sweep: Sweep, files: TrialFiles) -> None:
+        self._sweep, self._files = sweep, files
+        self._best: str | None = None
+
+    def __call__(self, event: Event) -> None:
+        self._files.write(event, self._sweep.state)
+        if event["type"] == "failed":
+            say(f"trial {event['trial']} {event['kind']}: {event['cause']}{' (runs again)' if event['retry'] else ''}")
+        elif event["type"] == "finished":
+            say(f"trial {event['trial']} {event['state']}: {event['reason']}")
+        elif event["type"] == "reported" and self._sweep.state.incumbent():
+            line = current_best_line(self._sweep.state)
+            if line != self._best:
+                self._best = line
+                say(line)
+
+
+def say(message: str) -> None:
+    sys.stdout.write(f"{time.strftime('%H:%M:%S')} {message}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

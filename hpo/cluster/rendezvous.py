@@ -1,0 +1,94 @@
+"""How the hosts of an attempt find each other: small files in the attempt's folder, each written whole.
+
+head.json says where Ray's head is, ready.json that the cluster is whole, STOP that it is over. The folder's name is
+new for each attempt, so a file from an earlier one is never read. Phases and their seconds go to phases.jsonl.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+from hpo.errors import ClusterError
+from hpo.layout import write_json
+
+
+class Rendezvous:
+    """The attempt's folder on shared storage."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._start = time.time()
+
+    def announce(self, name: str, **value: Any) -> None:
+        write_json(self.folder / f"{name}.json", value, mode=0o600)
+
+    def read(self, name: str) -> dict[str, Any] | None:
+        """What `name` announced, or None. Lists the folder: on NFS a missing name is remembered for a minute."""
+        if f"{name}.json" not in {entry.name for entry in os.scandir(self.folder)}:
+            return None
+        value: dict[str, Any] = json.loads((self.folder / f"{name}.json").read_text())
+        return value
+
+    def stop(self) -> None:
+        (self.folder / "STOP").touch()
+
+    @property
+    def stopped(self) -> bool:
+        return any(entry.name == "STOP" for entry in os.scandir(self.folder))
+
+    def phase(self, name: str, **about: Any) -> None:
+        """Notes that a phase is over, with the seconds since this process began its part."""
+        line = {"t": round(time.time(), 3), "seconds": round(time.time() - self._start, 3), "phase": name, **about}
+        with (self.folder / "phases.jsonl").open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps({"host": socket.gethostname(), **line}) + "\n")
+
+
+def own_address() -> str:
+    """This host's IP as others reach it: of the interface named by SLURMTUNE_INTERFACE, else what its name resolves to
+    when that is no loopback address, else the one that the default route leaves by."""
+    interface = os.environ.get("SLURMTUNE_INTERFACE")
+    if interface:
+        return _interface_address(interface)
+    try:
+        address = socket.gethostbyname(socket.gethostname())
+    except OSError:
+        address = "127.0.0.1"
+    if not address.startswith("127."):
+        return address
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # a documentation address: no packet is sent, the kernel only picks a route
+        except OSError:
+            return "127.0.0.1"
+        return str(probe.getsockname()[0])
+
+
+def _interface_address(interface: str) -> str:
+    import fcntl
+    import struct
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            siocgifaddr = 0x8915
+            answer = fcntl.ioctl(probe.fileno(), siocgifaddr, struct.pack("256s", interface[:15].encode()))
+        except OSError as error:
+            raise ClusterError(
+                f"SLURMTUNE_INTERFACE={interface}: {error}; `ip -br addr` lists the interfaces."
+            ) from None
+    return socket.inet_ntoa(answer[20:24])
+
+
+def reachable(address: str, timeout_s: float = 1.0) -> bool:
+    """Whether something accepts TCP connections at ip:port."""
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host, int(port)), timeout_s):
+            return True
+    except OSError:
+        return False

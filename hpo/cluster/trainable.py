@@ -1,0 +1,96 @@
+"""Where Ray and torch meet, and the only place: a Ray Tune Trainable whose step is one epoch of an hpo.trial.Training.
+
+The process stays warm from trial to trial (`reset_config`). What goes wrong inside a trial is a result, with its
+kind and cause, not an exception: Ray retries only what it lost.
+"""
+
+from __future__ import annotations
+
+import socket
+import traceback
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+
+from hpo.config import SweepConfig
+from hpo.errors import AcceleratorError, DataError, SlurmtuneError, TrialError, WeightsError
+from hpo.layout import SweepDirectory, read_json
+from hpo.trialconfig import TrialConfig
+
+_KINDS = {AcceleratorError: "accelerator", WeightsError: "weights", TrialError: "trial", DataError: "data"}
+
+
+def make_trainable(directory: SweepDirectory) -> type:
+    """The Trainable class for the sweep in `directory`."""
+    root = str(directory.root)
+
+    class TrialActor(_TrialActor):
+        sweep_root = root
+
+    return TrialActor
+
+
+class _TrialActor(tune.Trainable):
+    sweep_root = ""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        self._training: Any = None
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self.cleanup()
+        return True
+
+    def step(self) -> dict[str, Any]:
+        try:
+            if self._training is None:
+                self._training = self._open(self.config["trial"], self.config["params"])
+            metrics = self._training.run_epoch()
+        except SlurmtuneError as error:
+            return self._failure(next(kind for cls, kind in _KINDS.items() if isinstance(error, cls)), str(error))
+        except Exception as error:  # a bug, ours or a library's: the trial ends, the sweep goes on
+            self._log(traceback.format_exc())
+            return self._failure("exception", f"{type(error).__name__}: {error}")
+        trial = self.config["trial"]
+        checkpoint = metrics.pop("checkpoint", "")
+        return {
+            "epoch": int(metrics.pop("epoch")),
+            "metrics": {**metrics, "host": socket.gethostname()},
+            "checkpoint": f"trials/{trial}/{checkpoint}" if checkpoint else "",
+            "end": self._training.finished,
+        }
+
+    def cleanup(self) -> None:
+        if self._training is not None:
+            self._training.close()
+            self._training = None
+
+    def _open(self, trial: str, params: dict[str, Any]) -> Any:
+        from hpo.trial import Training
+
+        directory = SweepDirectory(Path(self.sweep_root))
+        config = SweepConfig.from_json(read_json(directory.resolved))
+        return Training(trial_config(config, params), config.data, directory.trial(trial))
+
+    def _failure(self, kind: str, cause: str) -> dict[str, Any]:
+        self._log(f"{kind}: {cause}\n")
+        self.cleanup()
+        one_line = " ".join(cause.split())[:500]
+        return {"failure": {"kind": kind, "cause": one_line}, "epoch": 0, "metrics": {}, "checkpoint": "", "end": ""}
+
+    def _log(self, text: str) -> None:
+        log = SweepDirectory(Path(self.sweep_root)).trial(self.config["trial"]) / "log.txt"
+        with log.open("a", encoding="utf-8") as stream:
+            stream.write(text)
+
+
+def trial_config(config: SweepConfig, params: dict[str, Any]) -> TrialConfig:
+    """The whole configuration of a trial. All trials share the sweep's seed: the same batches and the same
+    augmentations, so that a difference between two trials is one of their configurations."""
+    return TrialConfig.from_flat(
+        {**config.space.constants, **params},
+        metric=config.metric,
+        mode=config.mode,
+        seed=config.seed,
+        num_to_keep=config.tune.num_to_keep,
+    )

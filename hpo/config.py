@@ -1,0 +1,360 @@
+"""A sweep file, read and checked: YAML in, one frozen SweepConfig out, or one line that says what is wrong.
+
+name: clothing                         # optional: the file's name
+data: data/clothing                    # what launch/prepare.py made; relative to the sweep file
+metric: accuracy                       # optional; see METRICS
+seed: 0
+hyperparameters: {...}                 # keys of hpo.trialconfig, fixed or with a domain of hpo.space
+hyperparameter_tune_kwargs:            # AutoMM's seven
+  searcher: bayes                      # or random
+  searcher_init_args: {startup_trials: 8}
+  scheduler: ASHA                      # or FIFO
+  scheduler_init_args: {reduction_factor: 3, grace_period: 2}
+  num_trials: 20
+  num_to_keep: 3
+  resources_per_trial: {num_cpus: 4, num_gpus: 1}
+points_to_evaluate: [{optimization.learning_rate: 0.01}]
+slurm: {partition: gpu, nodes: 2}      # defaults of the flags of launch/submit.py
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hpo.bundled import BUNDLED, PlannedData, bundled_directory
+from hpo.data.manifest import DataSummary, describe
+from hpo.errors import UsageError, nearest
+from hpo.modelnames import check_model_name, check_optimizer_name
+from hpo.space import Choice, Params, Space, parse_space, space_from_json, space_to_json
+from hpo.trialconfig import canonical_key, default_value
+
+METRICS = {  # name -> direction, by task
+    "classification": {"accuracy": "max", "balanced_accuracy": "max", "loss": "min"},
+    "regression": {"rmse": "min", "mae": "min", "r2": "max", "loss": "min"},
+}
+SEARCHERS, SCHEDULERS = ("bayes", "random"), ("ASHA", "FIFO")
+SLURM_KEYS = ("partition", "account", "qos", "nodes", "gpus_per_node", "cpus_per_task", "mem", "time", "constraint")
+_TOP = (
+    "name",
+    "data",
+    "metric",
+    "seed",
+    "hyperparameters",
+    "hyperparameter_tune_kwargs",
+    "points_to_evaluate",
+    "slurm",
+)
+_TUNE = (
+    "searcher",
+    "searcher_init_args",
+    "scheduler",
+    "scheduler_init_args",
+    "num_trials",
+    "num_to_keep",
+    "resources_per_trial",
+)
+_CHECKED_BY_NAME = {"model.timm_image.checkpoint_name": check_model_name, "optim.optim_type": check_optimizer_name}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneConfig:
+    """How the search goes: AutoMM's hyperparameter_tune_kwargs."""
+
+    searcher: str = "bayes"
+    startup_trials: int | None = None  # random ones before the model; none: see hpo.search.bayes
+    scheduler: str = "ASHA"
+    reduction_factor: int = 3
+    grace_period: int | None = None  # the first rung, in epochs; none: see hpo.search.asha
+    num_trials: int = 20
+    num_to_keep: int = 3
+    cpus_per_trial: float | None = None  # none: the node's CPUs shared by its trials
+    gpus_per_trial: float | None = None  # none: 1 where the nodes have GPUs
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepConfig:
+    """One sweep. `source` is the YAML text as the person wrote it."""
+
+    name: str
+    data: Path
+    task: str
+    metric: str  # as trials report it: val_accuracy
+    mode: str
+    seed: int
+    space: Space
+    tune: TuneConfig
+    points: tuple[Params, ...] = ()
+    slurm: Mapping[str, Any] = field(default_factory=dict)
+    train_samples: int = 0
+    bundled: bool = False  # the data are those that come with slurmtune, unpacked by the first job
+    source: str = ""
+
+    @property
+    def max_epochs(self) -> int:
+        """Epochs of the longest training that the space permits."""
+        return int(max(_values(self.space, "optim.max_epochs")))
+
+    def to_json(self) -> dict[str, Any]:
+        """resolved.json: all that a job needs, without the YAML."""
+        return {
+            "format": 1,
+            "name": self.name,
+            "data": str(self.data),
+            "task": self.task,
+            "metric": self.metric,
+            "mode": self.mode,
+            "seed": self.seed,
+            "max_epochs": self.max_epochs,
+            "num_trials": self.tune.num_trials,
+            "constants": dict(self.space.constants),
+            "space": space_to_json(self.space),
+            "tune": vars(self.tune),
+            "points": list(self.points),
+            "slurm": dict(self.slurm),
+            "train_samples": self.train_samples,
+            "bundled": self.bundled,
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> SweepConfig:
+        return cls(
+            name=values["name"],
+            data=Path(values["data"]),
+            task=values["task"],
+            metric=values["metric"],
+            mode=values["mode"],
+            seed=values["seed"],
+            space=space_from_json(values["space"], values["constants"]),
+            tune=TuneConfig(**values["tune"]),
+            points=tuple(values["points"]),
+            slurm=values["slurm"],
+            train_samples=values["train_samples"],
+            bundled=values["bundled"],
+        )
+
+
+def load_sweep(path: Path, overrides: Sequence[str] = (), runs: Path = Path("runs")) -> SweepConfig:
+    """The sweep in YAML file `path`, with `key=value` overrides put in its place. `runs` holds the bundled data.
+
+    Raises:
+        UsageError: the file is missing, is not YAML, or anything in it is unknown, ill-typed or impossible.
+        DataError: the data it names is missing or damaged.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"sweep file {path} cannot be read ({error}); give the path of a YAML file.") from None
+    document = parse_yaml(text, str(path))
+    if not isinstance(document, dict):
+        raise UsageError(f"{path} must be a YAML mapping with 'data' and 'hyperparameters', got {document!r}.")
+    for override in overrides:
+        _override(document, override)
+    try:
+        return _build(document, path, text, runs)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from None
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """`text` read as YAML 1.2 (3e-4 is a number, no is text, 12:30:00 is text; a repeated key is an error)."""
+    from ruamel.yaml import YAML  # 40 ms: only commands that read a sweep file pay for it
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        return YAML(typ="safe").load(io.StringIO(text))
+    except YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f" line {mark.line + 1}" if mark else ""
+        problem = " ".join(str(getattr(error, "problem", None) or error).split())
+        raise UsageError(f"{where}{place} is not valid YAML: {problem}.") from None
+
+
+def _override(document: dict[str, Any], override: str) -> None:
+    name, equals, text = override.partition("=")
+    if not equals:
+        raise UsageError(f"--set takes key=value, got {override!r}.")
+    value = parse_yaml(text, f"--set {name}")
+    if name in _TOP:
+        document[name] = value
+    elif name in _TUNE:
+        document.setdefault("hyperparameter_tune_kwargs", {})[name] = value
+    else:
+        key = canonical_key(name)
+        keys = document.setdefault("hyperparameters", {})
+        for spelling in [other for other in keys if _same_key(other, key)]:
+            del keys[spelling]
+        keys[key] = value
+
+
+def _same_key(name: str, key: str) -> bool:
+    try:
+        return canonical_key(name) == key
+    except UsageError:
+        return False
+
+
+def _build(document: dict[str, Any], path: Path, text: str, runs: Path) -> SweepConfig:
+    _check_names("", document, _TOP)
+    for section in ("hyperparameters", "hyperparameter_tune_kwargs", "slurm"):
+        if not isinstance(document.get(section) or {}, dict):
+            raise UsageError(f"{section} must be a mapping, got {document[section]!r}.")
+    directory, summary = _find_data(document.get("data"), path.parent, runs)
+    space = parse_space(document.get("hyperparameters") or {})
+    _check_timm_names(space)
+    tune = parse_tune(document.get("hyperparameter_tune_kwargs") or {})
+    metric, mode = parse_metric(document.get("metric"), summary.task)
+    _check_search(space, tune)
+    slurm = document.get("slurm") or {}
+    _check_names("slurm.", slurm, SLURM_KEYS)
+    return SweepConfig(
+        name=parse_name(document.get("name", path.stem)),
+        data=directory,
+        task=summary.task,
+        metric=metric,
+        mode=mode,
+        seed=_whole("seed", document.get("seed", 0), 0),
+        space=space,
+        tune=tune,
+        points=tuple(space.complete(point) for point in _points(document.get("points_to_evaluate"))),
+        slurm=slurm,
+        train_samples=int(summary.splits.get("train", 0)),
+        bundled=document["data"] == BUNDLED,
+        source=text,
+    )
+
+
+def _find_data(data: Any, base: Path, runs: Path) -> tuple[Path, DataSummary | PlannedData]:
+    if not isinstance(data, str) or not data:
+        raise UsageError(f"'data' must name the directory that launch/prepare.py made, or be {BUNDLED}; got {data!r}.")
+    if data.startswith("bundled:") and data != BUNDLED:
+        raise UsageError(f"data: {data!r} is not bundled; {BUNDLED} is.")
+    directory = bundled_directory(runs) if data == BUNDLED else (base / Path(data).expanduser()).absolute()
+    if data == BUNDLED and not directory.exists():
+        return directory, PlannedData()
+    summary = describe(directory)
+    for split in ("train", "validation"):
+        if not summary.splits.get(split):
+            raise UsageError(
+                f"data {directory} has no {split} split; make it again by launch/prepare.py --validation 0.1."
+            )
+    return directory, summary
+
+
+def parse_name(name: Any) -> str:
+    """A sweep's name, fit for a folder and for SLURM: letters, digits, dot, dash and underscore."""
+    if not isinstance(name, str) or not name or not all(c.isalnum() or c in "._-" for c in name) or name[0] in ".-":
+        raise UsageError(f"name must consist of letters, digits, '.', '-' and '_', got {name!r}.")
+    return name
+
+
+def parse_metric(name: Any, task: str) -> tuple[str, str]:
+    """The metric as trials report it and its direction; by default the first of METRICS for the task."""
+    known = METRICS[task]
+    name = next(iter(known)) if name is None else str(name).removeprefix("val_")
+    if name not in known:
+        raise UsageError(f"metric must be one of {', '.join(known)} for {task}, got {name!r}.{nearest(name, known)}")
+    return f"val_{name}", known[name]
+
+
+def parse_tune(values: Mapping[str, Any]) -> TuneConfig:
+    """AutoMM's hyperparameter_tune_kwargs, checked."""
+    _check_names("hyperparameter_tune_kwargs.", values, _TUNE)
+    searcher = _mapping("searcher_init_args", values, ("startup_trials",))
+    scheduler = _mapping("scheduler_init_args", values, ("reduction_factor", "grace_period"))
+    resources = _mapping("resources_per_trial", values, ("num_cpus", "num_gpus"))
+    defaults = TuneConfig()
+    return TuneConfig(
+        searcher=_word("searcher", values.get("searcher", defaults.searcher), SEARCHERS),
+        startup_trials=_optional("startup_trials", searcher.get("startup_trials"), 1),
+        scheduler=_word("scheduler", values.get("scheduler", defaults.scheduler), SCHEDULERS),
+        reduction_factor=_whole("reduction_factor", scheduler.get("reduction_factor", defaults.reduction_factor), 2),
+        grace_period=_optional("grace_period", scheduler.get("grace_period"), 1),
+        num_trials=_whole("num_trials", values.get("num_trials", defaults.num_trials), 1),
+        num_to_keep=_whole("num_to_keep", values.get("num_to_keep", defaults.num_to_keep), 1),
+        cpus_per_trial=_amount("num_cpus", resources.get("num_cpus")),
+        gpus_per_trial=_amount("num_gpus", resources.get("num_gpus")),
+    )
+
+
+def _check_search(space: Space, tune: TuneConfig) -> None:
+    if not space.dimensions and tune.num_trials > 1:
+        raise UsageError(
+            "nothing is searched: give at least one key of hyperparameters a domain, or set num_trials: 1."
+        )
+    longest = int(max(_values(space, "optim.max_epochs")))
+    if tune.grace_period and tune.grace_period > longest:
+        raise UsageError(f"grace_period {tune.grace_period} lies beyond the longest training of {longest} epochs.")
+
+
+def _check_timm_names(space: Space) -> None:
+    for key, check in _CHECKED_BY_NAME.items():
+        for name in _values(space, key):
+            check(name)
+
+
+def _values(space: Space, key: str) -> list[Any]:
+    """What key can be, as far as it is finite; of a range its two ends."""
+    values: list[Any] = [space.constants[key]] if key in space.constants else []
+    for dimension in space.dimensions:
+        if dimension.key == key:
+            domain = dimension.domain
+            values += domain.options if isinstance(domain, Choice) else [domain.low, domain.high]
+    return values or [default_value(key)]
+
+
+def _check_names(where: str, values: Mapping[str, Any], known: Sequence[str]) -> None:
+    for name in values:
+        if name not in known:
+            raise UsageError(f"unknown key {where}{name}.{nearest(str(name), known)} Known: {', '.join(known)}.")
+
+
+def _mapping(name: str, values: Mapping[str, Any], known: Sequence[str]) -> Mapping[str, Any]:
+    inner = values.get(name) or {}
+    if not isinstance(inner, Mapping):
+        raise UsageError(f"{name} must be a mapping, got {inner!r}.")
+    _check_names(f"{name}.", inner, known)
+    return inner
+
+
+def _word(name: str, value: Any, known: Sequence[str]) -> str:
+    for word in known:
+        if isinstance(value, str) and value.lower() == word.lower():
+            return word
+    raise UsageError(f"{name} must be one of {', '.join(known)}, got {value!r}.{nearest(str(value), known)}")
+
+
+def _whole(name: str, value: Any, low: int) -> int:
+    if isinstance(value, str) and value.strip().isdigit():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or value < low:
+        raise UsageError(f"{name} must be a whole number of at least {low}, got {value!r}.")
+    return value
+
+
+def _optional(name: str, value: Any, low: int) -> int | None:
+    return None if value is None else _whole(name, value, low)
+
+
+def _amount(name: str, value: Any) -> float | None:
+    if value is None:
+        return None
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, (int, float))
+        or value < 0
+        or (value > 1 and value != int(value))
+    ):
+        raise UsageError(f"resources_per_trial.{name} must be a whole number or a fraction below 1, got {value!r}.")
+    return float(value)
+
+
+def _points(points: Any) -> list[Mapping[str, Any]]:
+    if points is None:
+        return []
+    if not isinstance(points, list) or not all(isinstance(point, Mapping) for point in points):
+        raise UsageError(f"points_to_evaluate must be a list of mappings, got {points!r}.")
+    return points

@@ -1,0 +1,135 @@
+"""Every path of a sweep's directory, and the two ways to write a file there: whole or not at all.
+
+Nobody else joins file names. All paths lie below one directory, so that a moved copy reads the same.
+
+    DIR/ sweep.yaml          the sweep file, byte for byte as the person wrote it
+         resolved.json       the same after defaults and flags: the contract between login node and job
+         provenance.json     who, when, where, versions, commit
+         journal.jsonl       what happened: the truth, see hpo.records
+         secrets/ray_token   0600
+         submitit/           submitit's files and the job's logs
+         attempts/ID/        rendezvous and logs of one job
+         trials/ID/          params.json result.json progress.csv events.out.tfevents.* log.txt checkpoint/
+         best/               weights and configuration of the winner
+         report.html
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hpo.errors import UsageError
+
+
+@dataclass(frozen=True)
+class SweepDirectory:
+    """Names the files of the sweep in `root`."""
+
+    root: Path
+
+    @property
+    def sweep_file(self) -> Path:
+        return self.root / "sweep.yaml"
+
+    @property
+    def resolved(self) -> Path:
+        return self.root / "resolved.json"
+
+    @property
+    def provenance(self) -> Path:
+        return self.root / "provenance.json"
+
+    @property
+    def journal(self) -> Path:
+        return self.root / "journal.jsonl"
+
+    @property
+    def token(self) -> Path:
+        return self.root / "secrets" / "ray_token"
+
+    @property
+    def submitit(self) -> Path:
+        return self.root / "submitit"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report.html"
+
+    @property
+    def best(self) -> Path:
+        return self.root / "best"
+
+    def attempt(self, attempt_id: str) -> Path:
+        return self.root / "attempts" / attempt_id
+
+    def trial(self, trial_id: str) -> Path:
+        return self.root / "trials" / trial_id
+
+    def checkpoints(self, trial_id: str) -> Path:
+        return self.trial(trial_id) / "checkpoint"
+
+
+def open_sweep(path: str | Path) -> SweepDirectory:
+    """The sweep in directory `path`.
+
+    Raises:
+        UsageError: `path` is not a directory that a sweep was written to.
+    """
+    directory = SweepDirectory(Path(path).expanduser().absolute())
+    if not directory.resolved.is_file():
+        raise UsageError(
+            f"{path} is not a sweep directory (it has no resolved.json); name the directory that submit.py printed."
+        )
+    return directory
+
+
+def write_text(path: Path, text: str, mode: int = 0o644) -> None:
+    """Writes `text` to `path` so that a reader sees the old file or the new one, never a part.
+
+    Temporary file beside it, fsync, rename, fsync of the folder: the order that survives a power cut.
+    """
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            os.fchmod(stream.fileno(), mode)
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def write_json(path: Path, value: Any, mode: int = 0o644) -> None:
+    """`value` as indented JSON, written whole (see write_text)."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n", mode)
+
+
+def read_json(path: Path) -> Any:
+    """The JSON value in `path`.
+
+    Raises:
+        UsageError: the file is missing or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"{path} does not exist.") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not readable JSON ({error}); restore it from a copy.") from None
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes a rename or creation inside `folder` durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

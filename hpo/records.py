@@ -1,0 +1,280 @@
+"""The journal: what happened in a sweep, one JSON line an event, and the state that follows from it.
+
+`journal.jsonl` is append-only, fsynced line by line, and has one writer, the driver. Everything else in the
+directory can be rebuilt from it. Each event has `v` (format version), `n` (its place), `t` (Unix seconds) and `type`:
+
+    sweep            name metric mode seed max_epochs         once, the first line
+    attempt_started  attempt job host nodes                   an attempt took the sweep up
+    suggested        trial number origin params note          origin: default, user, random or model
+    started          trial attempt node epoch                 epoch: completed ones it goes on from
+    reported         trial attempt epoch metrics              a metric that is not finite is null
+    decided          trial epoch rung action value cutoff rank of   action: continue or stop; ASHA's verdict at a rung
+    checkpointed     trial epoch path                         path: relative to the sweep's directory
+    failed           trial attempt kind cause retry           retry: true when the trial is to run again
+    finished         trial state reason                       state: completed, stopped, diverged or failed
+    attempt_ended    attempt reason
+    sweep_ended      reason
+
+A trial that is resumed reports an epoch again, with its new attempt: decisions use the first report, curves the last.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import json
+import math
+import os
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hpo.errors import JournalError
+
+FORMAT = 1
+FINAL_STATES = ("completed", "stopped", "diverged", "failed")
+
+Event = dict[str, Any]
+
+
+def read_events(path: Path) -> list[Event]:
+    """All whole events of the journal at `path`; [] when there is none yet. A torn last line is left out.
+
+    Raises:
+        JournalError: a line other than the last is damaged, or a newer slurmtune wrote the file.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return []
+    return list(_parse(content, path))
+
+
+def _parse(content: bytes, path: Path) -> Iterator[Event]:
+    whole = content[: content.rfind(b"\n") + 1]
+    for number, line in enumerate(whole.splitlines(), start=1):
+        try:
+            event = json.loads(line)
+        except ValueError:
+            raise JournalError(
+                f"{path} line {number} is damaged ({line[:40]!r}); restore it from a copy, or cut it before that line."
+            ) from None
+        _check_frame(event, number, path)
+        yield event
+
+
+def _check_frame(event: Any, number: int, path: Path) -> None:
+    if not isinstance(event, dict) or not isinstance(event.get("v"), int) or not isinstance(event.get("type"), str):
+        raise JournalError(f"{path} line {number} is not an event ({str(event)[:40]!r}); restore the file from a copy.")
+    if event["v"] > FORMAT:
+        raise JournalError(
+            f"{path} line {number} has format {event['v']}, this slurmtune reads up to {FORMAT}; use a newer slurmtune."
+        )
+    if event.get("n") != number - 1:
+        raise JournalError(
+            f"{path} line {number} holds event {event.get('n')!r}: lines are missing or twice there; restore a copy."
+        )
+
+
+class Journal:
+    """The one writer of a journal. Holds a lock on the file from opening to `close`.
+
+    Raises:
+        JournalError: another driver holds the journal, or it is damaged (see read_events).
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._stream = path.open("ab+", buffering=0)
+        os.fchmod(self._stream.fileno(), 0o600)
+        self._lock()
+        self._stream.seek(0)
+        content = self._stream.read()
+        try:
+            self.events = list(_parse(content, path))
+        except JournalError:
+            self._stream.close()
+            raise
+        torn = len(content) - (content.rfind(b"\n") + 1)
+        if torn:  # a write was cut off: the half line goes before anything is added behind it
+            self._stream.truncate(len(content) - torn)
+            os.fsync(self._stream.fileno())
+
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self._stream.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            starts = [event for event in read_events(self._path) if event["type"] == "attempt_started"]
+            holder = f"attempt {starts[-1]['attempt']} on {starts[-1]['host']}" if starts else "another process"
+            self._stream.close()
+            raise JournalError(f"{self._path} is being written by {holder}; wait for it or cancel it first.") from None
+        except OSError as error:  # Lustre mounted without `flock` says ENOSYS: nobody holds anything
+            self._stream.close()
+            raise JournalError(
+                f"{self._path} cannot be locked ({error.strerror}): its file system has no locks; use another one."
+            ) from None
+
+    def append(self, kind: str, /, **fields: Any) -> Event:
+        """Adds one event durably and returns it as a reader will see it.
+
+        Raises:
+            JournalError: the disk is full or over quota; the journal then ends with the event before.
+        """
+        event = {"v": FORMAT, "n": len(self.events), "t": round(time.time(), 3), "type": kind, **_finite(fields)}
+        self._write(json.dumps(event, allow_nan=False).encode() + b"\n")
+        self.events.append(event)
+        return event
+
+    def _write(self, line: bytes) -> None:
+        """Adds `line` whole or not at all: on a half line the next one would be lost too."""
+        end, rest = self._stream.seek(0, io.SEEK_END), memoryview(line)
+        try:
+            while rest:
+                rest = rest[self._stream.write(rest) :]
+            os.fsync(self._stream.fileno())
+        except OSError as error:
+            self._stream.truncate(end)
+            problem = f"{self._path} cannot be written ({error.strerror})"
+            raise JournalError(f"{problem}; free space there, then submit.py --resume goes on.") from None
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+def _finite(value: Any) -> Any:
+    """`value` with null for every number that JSON cannot hold."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return value
+
+
+@dataclass
+class Trial:
+    """One configuration and all that the journal says of it."""
+
+    id: str
+    number: int
+    params: dict[str, Any]
+    origin: str
+    note: str = ""
+    state: str = "suggested"  # suggested, running, interrupted or one of FINAL_STATES
+    reason: str = ""
+    first: dict[int, dict[str, float | None]] = field(default_factory=dict)  # epoch -> metrics, as first reported
+    last: dict[int, dict[str, float | None]] = field(default_factory=dict)  # epoch -> metrics, as last reported
+    decisions: list[Event] = field(default_factory=list)
+    failures: list[Event] = field(default_factory=list)
+    checkpoint: tuple[int, str] | None = None  # epoch and path below the sweep's directory
+    node: str = ""
+    started_at: float | None = None
+    ended_at: float | None = None
+    best: tuple[int, float] | None = None  # epoch and value of the sweep's metric
+
+    @property
+    def epochs(self) -> int:
+        """Epochs completed."""
+        return max(self.last, default=0)
+
+    @property
+    def finished(self) -> bool:
+        return self.state in FINAL_STATES
+
+
+class SweepState:
+    """The fold of a journal. `apply` takes events in their order; nothing else changes it."""
+
+    def __init__(self, events: Iterable[Event] = ()) -> None:
+        self.header: Event = {}
+        self.trials: dict[str, Trial] = {}
+        self.attempts: list[Event] = []
+        self.ended: Event | None = None
+        self.events = 0
+        for event in events:
+            self.apply(event)
+
+    @property
+    def metric(self) -> str:
+        return str(self.header.get("metric", ""))
+
+    @property
+    def maximise(self) -> bool:
+        return self.header.get("mode", "max") == "max"
+
+    def better(self, a: float, b: float) -> bool:
+        return a > b if self.maximise else a < b
+
+    def ranking(self) -> list[Trial]:
+        """Trials with a value, best first; of equals the earlier one."""
+        valued = [trial for trial in self.trials.values() if trial.best]
+        sign = -1 if self.maximise else 1
+        return sorted(valued, key=lambda trial: (sign * trial.best[1], trial.number))  # type: ignore[index]
+
+    def incumbent(self) -> Trial | None:
+        """The trial with the best value so far, by its best epoch."""
+        return next(iter(self.ranking()), None)
+
+    def apply(self, event: Event) -> None:
+        self.events += 1
+        handler = getattr(self, f"_on_{event['type']}", None)
+        if handler:  # an older reader passes over event types that it does not know
+            handler(event)
+
+    def _on_sweep(self, event: Event) -> None:
+        self.header = event
+
+    def _on_attempt_started(self, event: Event) -> None:
+        self.attempts.append({**event, "ended": None})
+        self.ended = None
+        self._interrupt_running()
+
+    def _on_attempt_ended(self, event: Event) -> None:
+        if self.attempts:
+            self.attempts[-1]["ended"] = event
+        self._interrupt_running()
+
+    def _interrupt_running(self) -> None:
+        """Whatever ran when an attempt ended, or had not noticed that it ended, waits to be resumed."""
+        for trial in self.trials.values():
+            if trial.state == "running":
+                trial.state = "interrupted"
+
+    def _on_sweep_ended(self, event: Event) -> None:
+        self.ended = event
+
+    def _on_suggested(self, event: Event) -> None:
+        trial = Trial(event["trial"], event["number"], event["params"], event["origin"], event.get("note", ""))
+        self.trials[trial.id] = trial
+
+    def _on_started(self, event: Event) -> None:
+        trial = self.trials[event["trial"]]
+        trial.state, trial.node = "running", event.get("node", "")
+        trial.started_at = trial.started_at or event["t"]
+
+    def _on_reported(self, event: Event) -> None:
+        trial, epoch, metrics = self.trials[event["trial"]], event["epoch"], event["metrics"]
+        trial.first.setdefault(epoch, metrics)
+        trial.last[epoch] = metrics
+        value = metrics.get(self.metric)
+        if value is not None and (trial.best is None or self.better(value, trial.best[1])):
+            trial.best = (epoch, value)
+
+    def _on_decided(self, event: Event) -> None:
+        self.trials[event["trial"]].decisions.append(event)
+
+    def _on_checkpointed(self, event: Event) -> None:
+        self.trials[event["trial"]].checkpoint = (event["epoch"], event["path"])
+
+    def _on_failed(self, event: Event) -> None:
+        trial = self.trials[event["trial"]]
+        trial.failures.append(event)
+        if event.get("retry"):
+            trial.state = "interrupted"
+
+    def _on_finished(self, event: Event) -> None:
+        trial = self.trials[event["trial"]]
+        trial.state, trial.reason, trial.ended_at = event["state"], event["reason"], event["t"]

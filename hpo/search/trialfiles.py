@@ -1,0 +1,65 @@
+"""Each trial's files under Ray Tune's own names, so that TensorBoard, pandas and ResultGrid users are at home.
+
+Derived from the journal, event by event; nothing reads them back. params.json, result.json (a JSON line an epoch),
+progress.csv, events.out.tfevents.* with the searched keys as HParams.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+from hpo.layout import SweepDirectory, write_json
+from hpo.records import Event, SweepState
+
+
+class TrialFiles:
+    """Listens to a Sweep and keeps the files of its trials up to date."""
+
+    def __init__(self, directory: SweepDirectory, constants: dict[str, Any]) -> None:
+        self._directory, self._constants = directory, constants
+        self._boards: dict[str, Any] = {}
+
+    def write(self, event: Event, state: SweepState) -> None:
+        trial = state.trials.get(event.get("trial", ""))
+        if trial is None:
+            return
+        folder = self._directory.trial(trial.id)
+        if event["type"] == "suggested":
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_json(folder / "params.json", {**self._constants, **trial.params})
+        elif event["type"] == "reported":
+            self._report(folder, trial.id, event, trial.params)
+        elif event["type"] == "finished" and trial.id in self._boards:
+            self._boards.pop(trial.id).close()
+
+    def close(self) -> None:
+        for board in self._boards.values():
+            board.close()
+        self._boards.clear()
+
+    def _report(self, folder: Path, name: str, event: Event, params: dict[str, Any]) -> None:
+        row = {"trial_id": name, "training_iteration": event["epoch"], "timestamp": int(event["t"]), **event["metrics"]}
+        with (folder / "result.json").open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps({**row, "config": params}) + "\n")
+        progress = folder / "progress.csv"
+        new = not progress.exists()
+        with progress.open("a", newline="", encoding="utf-8") as stream:
+            writer = csv.writer(stream)
+            if new:
+                writer.writerow(row)
+            writer.writerow(row.values())
+        board = self._boards.get(name) or self._open_board(folder, name, params)
+        for key, value in event["metrics"].items():
+            if isinstance(value, (int, float)):
+                board.add_scalar(key, value, event["epoch"])
+
+    def _open_board(self, folder: Path, name: str, params: dict[str, Any]) -> Any:
+        from tensorboardX import SummaryWriter
+
+        board = SummaryWriter(logdir=str(folder), flush_secs=30)
+        board.add_text("params", json.dumps(params))
+        self._boards[name] = board
+        return board

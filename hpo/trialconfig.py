@@ -1,0 +1,234 @@
+"""What one trial is told: every key, its default, its type and its bounds. The one list of them all.
+
+Keys are AutoGluon AutoMM's, spelt `optim.lr` as today or `optimization.learning_rate` as in its tutorial, and a few
+of our own. Each dataclass field below is the key of that name under its section's prefix; a key that is not here is
+refused. Defaults are AutoMM's unless a comment says why not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from hpo.errors import UsageError, nearest
+
+SCHEDULES = ("cosine_decay", "linear_decay", "constant")
+PRECISIONS = ("auto", "32", "bf16", "16")
+ACCELERATORS = ("auto", "gpu", "cpu")
+TRANSFORMS = ("resize", "center_crop", "random_resized_crop", "random_crop", "random_horizontal_flip")
+
+_RENAMED = {  # the tutorial's words and Lightning's, by today's
+    "learning_rate": "lr",
+    "16-mixed": "16",
+    "fp16": "16",
+    "bf16-mixed": "bf16",
+    "fp32": "32",
+    "no": "32",
+}
+
+
+def key(
+    default: Any, help: str, *, low: float = -math.inf, high: float = math.inf, choices: tuple[str, ...] = ()
+) -> Any:
+    """A field with its bounds (inclusive), its permitted words and one line of help."""
+    metadata = {"help": help, "low": low, "high": high, "choices": choices}
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """Keys `optim.*` (or `optimization.*`)."""
+
+    optim_type: str = key("adamw", "a timm optimiser by name: adamw, sgd, lamb, lion, ...")
+    lr: float = key(1e-4, "peak learning rate", low=0)
+    weight_decay: float = key(1e-3, "not applied to norms and biases", low=0)
+    momentum: float = key(0.9, "of sgd and rmsprop-like optimisers", low=0, high=1)
+    max_epochs: int = key(20, "epochs of a whole training", low=1)
+    warmup_steps: float = key(0.1, "share of all updates below 1, number of updates from 1 on", low=0)
+    lr_schedule: str = key("cosine_decay", "after the warm-up", choices=SCHEDULES)
+    gradient_clip_val: float = key(1.0, "largest gradient norm; 0 is off", low=0)
+    label_smoothing: float = key(0.0, "of the cross entropy", low=0, high=1)
+    lr_decay: float = key(
+        1.0, "learning rate factor from each layer to the one before; 1 is off (AutoMM: 0.9)", low=0, high=1
+    )
+    patience: int = key(10, "epochs without a better value before a trial ends itself", low=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Keys `model.timm_image.*`."""
+
+    # AutoMM's medium_quality model: its default of today, a caformer_b36, does not fit most cards people have.
+    checkpoint_name: str = key("mobilenetv3_large_100", "any timm model")
+    pretrained: str = key(
+        "auto", "auto: from the local cache; true: may download; false: from scratch; or a weights file"
+    )
+    image_size: int | None = key(None, "pixels a side; none: the shards' size, else the model's own", low=8, high=4096)
+    drop_rate: float = key(0.0, "dropout before the classifier", low=0, high=1)
+    drop_path_rate: float = key(0.0, "stochastic depth, where the model has it", low=0, high=1)
+    train_transforms: list[str] = key(
+        ["random_resized_crop", "random_horizontal_flip"], "in this order", choices=TRANSFORMS
+    )
+    crop_scale: float = key(0.35, "smallest share of the area that random_resized_crop keeps", low=0.01, high=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnvConfig:
+    """Keys `env.*`."""
+
+    batch_size: int = key(128, "images an update, over all GPUs and accumulation steps", low=1)
+    per_gpu_batch_size: int | None = key(None, "images at a time on one GPU; none: batch_size", low=1)
+    precision: str = key("auto", "auto: bf16 on a GPU that has it, else 32", choices=PRECISIONS)
+    accelerator: str = key("auto", "cpu trains without a GPU even where one was given", choices=ACCELERATORS)
+    num_workers: int = key(2, "threads that decode and crop", low=0, high=256)
+
+
+SECTIONS: dict[str, type] = {"optim": OptimConfig, "model.timm_image": ModelConfig, "env": EnvConfig}
+_SPELLINGS = {"optimization": "optim"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialConfig:
+    """One trial's whole configuration; `metric` and `mode` choose its best epoch, `seed` its randomness."""
+
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    env: EnvConfig = field(default_factory=EnvConfig)
+    metric: str = "val_accuracy"
+    mode: str = "max"
+    seed: int = 0
+    num_to_keep: int = 3
+
+    @classmethod
+    def from_flat(cls, values: Mapping[str, Any], **others: Any) -> TrialConfig:
+        """The configuration for flat keys such as {'optim.lr': 0.01}; what is not named keeps its default.
+
+        Raises:
+            UsageError: a key is unknown, or a value has the wrong type or is out of bounds.
+        """
+        sections: dict[str, dict[str, Any]] = {prefix: {} for prefix in SECTIONS}
+        for name, value in values.items():
+            canonical = canonical_key(name)
+            prefix, _, field_name = canonical.rpartition(".")
+            sections[prefix][field_name] = check_value(canonical, value)
+        return cls(
+            optim=OptimConfig(**sections["optim"]),
+            model=ModelConfig(**sections["model.timm_image"]),
+            env=EnvConfig(**sections["env"]),
+            **others,
+        )
+
+    def to_flat(self) -> dict[str, Any]:
+        """All keys with their values, JSON-ready; `from_flat` reads it back."""
+        parts = {"optim": self.optim, "model.timm_image": self.model, "env": self.env}
+        return {
+            f"{prefix}.{name}": value
+            for prefix, part in parts.items()
+            for name, value in dataclasses.asdict(part).items()  # type: ignore[call-overload]
+        }
+
+
+def known_keys() -> dict[str, dataclasses.Field[Any]]:
+    """Canonical key -> its field, in the order of the sections."""
+    return {f"{prefix}.{f.name}": f for prefix, section in SECTIONS.items() for f in dataclasses.fields(section)}
+
+
+def default_value(name: str) -> Any:
+    """The default of canonical key `name`."""
+    found = known_keys()[name]
+    return found.default_factory() if found.default_factory is not dataclasses.MISSING else found.default
+
+
+def canonical_key(name: str) -> str:
+    """Today's spelling of `name`: 'optimization.learning_rate' -> 'optim.lr'.
+
+    Raises:
+        UsageError: there is no such key in either spelling.
+    """
+    prefix, _, last = str(name).rpartition(".")
+    canonical = f"{_SPELLINGS.get(prefix, prefix)}.{_RENAMED.get(last, last)}"
+    known = known_keys()
+    if canonical not in known:
+        spellings = [*known, *(k.replace("optim.", "optimization.", 1) for k in known if k.startswith("optim."))]
+        raise UsageError(f"unknown key {name!r}.{nearest(str(name), [*spellings, 'optimization.learning_rate'])}")
+    return canonical
+
+
+def check_value(name: str, value: Any) -> Any:
+    """`value` as the type of canonical key `name`; text such as '10' or '3e-4' counts as a number.
+
+    Raises:
+        UsageError: wrong type, out of bounds, or not one of the permitted words.
+    """
+    found = known_keys()[name]
+    kind = str(found.type)
+    if value is None:
+        if "None" in kind:
+            return None
+        raise UsageError(f"{name} needs a value, got none.")
+    converted = _CONVERTERS[kind.split(" ")[0]](name, value)
+    _check_bounds(name, converted, found.metadata)
+    return converted
+
+
+def _check_bounds(name: str, value: Any, bounds: Mapping[str, Any]) -> None:
+    if isinstance(value, (int, float)) and not bounds["low"] <= value <= bounds["high"]:
+        limits = (
+            f"at least {bounds['low']:g}" if math.isinf(bounds["high"]) else f"{bounds['low']:g} to {bounds['high']:g}"
+        )
+        raise UsageError(f"{name} must be {limits}, got {value:g}.")
+    words = value if isinstance(value, list) else [value]
+    for word in words:
+        if bounds["choices"] and word not in bounds["choices"]:
+            words_known = ", ".join(bounds["choices"])
+            raise UsageError(
+                f"{name} must be one of {words_known}, got {word!r}.{nearest(str(word), bounds['choices'])}"
+            )
+
+
+def _to_float(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        raise UsageError(f"{name} must be a number, got {value!r}.")
+    try:
+        number = float(value)
+    except ValueError:
+        raise UsageError(f"{name} must be a number, got {value!r}.") from None
+    if not math.isfinite(number):
+        raise UsageError(f"{name} must be a finite number, got {value!r}.")
+    return number
+
+
+def _to_int(name: str, value: Any) -> int:
+    number = _to_float(name, value)
+    if number != int(number):
+        raise UsageError(f"{name} must be a whole number, got {value!r}.")
+    return int(number)
+
+
+def _to_text(name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        value = str(value).lower()  # `pretrained: true`
+    if isinstance(value, int):
+        value = str(value)  # `precision: 32`
+    if not isinstance(value, str) or not value:
+        raise UsageError(f"{name} must be text, got {value!r}.")
+    return _RENAMED.get(value, value) if name == "env.precision" else value
+
+
+def _to_list(name: str, value: Any) -> list[str]:
+    if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):
+        raise UsageError(f"{name} must be a list of texts, got {value!r}.")
+    return list(value)
+
+
+_CONVERTERS: dict[str, Callable[[str, Any], Any]] = {
+    "float": _to_float,
+    "int": _to_int,
+    "str": _to_text,
+    "list[str]": _to_list,
+}

@@ -1,0 +1,32 @@
+"""`slurmtune COMMAND ...`: the scripts of launch/ under one name."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+_COMMANDS = {
+    "submit": "submit a sweep to SLURM, or run it here",
+    "prepare": "make shards of images",
+    "results": "show what a sweep has found",
+    "report": "write one HTML file about a sweep",
+}
+
+
+def main() -> int:
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in ("-h", "--help"):
+        width = max(map(len, _COMMANDS))
+        lines = [f"  {name.ljust(width)}  {text}" for name, text in _COMMANDS.items()]
+        sys.stdout.write(
+            "usage: slurmtune COMMAND ...\n\n" + "\n".join(lines) + "\n\nexample: slurmtune submit --partition gpu\n"
+        )
+        return 0
+    name = arguments[0]
+    if name not in _COMMANDS:
+        from hpo.errors import nearest
+
+        sys.stderr.write(f"slurmtune: no command {name!r}.{nearest(name, _COMMANDS)} Known: {', '.join(_COMMANDS)}.\n")
+        return 2
+    sys.argv = [f"slurmtune {name}", *arguments[1:]]
+    return int(importlib.import_module(f"launch.{name}").main(arguments[1:]))

@@ -1,0 +1,118 @@
+"""What a job asks for: SLURM's own forms, our defaults, and sbatch's refusals turned into a remedy."""
+
+from __future__ import annotations
+
+import pytest
+
+from hpo.cluster.request import (
+    SlurmRequest,
+    choose_partition,
+    fill_in,
+    format_minutes,
+    parse_minutes,
+    parse_partitions,
+)
+from hpo.cluster.submission import explain_refusal, render_script
+from hpo.errors import UsageError
+from hpo.layout import SweepDirectory
+
+SINFO = """gpu*|3|gpu:4|1:00:00|8|8000
+debug|1|(null)|10:00|8|8000
+debug|2|gpu:a100:1(S:0-1)|10:00|16+|32000+
+long|5|gpu:h100:8(S:0-1),nvme:1|infinite|96|1000000
+"""
+
+
+def test_partitions_are_read_as_sinfo_prints_them():
+    gpu, debug, long = parse_partitions(SINFO)
+    assert (gpu.default, gpu.nodes, gpu.gpus, gpu.minutes) == (True, 3, 4, 60)
+    assert (debug.nodes, debug.gpus, debug.cpus, debug.memory_mb, debug.minutes) == (3, 1, 16, 32000, 10)
+    assert (long.gpus, long.minutes) == (8, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "minutes"),
+    [("30", 30), ("30:00", 30), ("0:30", 1), ("1:30:00", 90), ("2-0", 2880), ("1-12:30", 2190), ("1-0:0:1", 1441)],
+)
+def test_times(text, minutes):
+    assert parse_minutes(text) == minutes
+
+
+@pytest.mark.parametrize("text", ["", "1h", "1:2:3:4", "0", "-5", "tomorrow"])
+def test_times_that_slurm_would_not_take(text):
+    with pytest.raises(UsageError):
+        parse_minutes(text)
+
+
+def test_minutes_are_printed_in_slurms_form():
+    assert [format_minutes(m) for m in (5, 90, 1500)] == ["00:05:00", "01:30:00", "1-01:00:00"]
+
+
+def test_defaults_are_lowered_to_what_the_partition_has_and_said():
+    gpu, debug, long = parse_partitions(SINFO)
+    filled, notes = fill_in(SlurmRequest(partition="debug"), debug)
+    assert (filled.nodes, filled.gpus_per_node, filled.time) == (1, 1, "00:10:00")
+    assert "--gpus-per-node 1" in notes
+    filled, _ = fill_in(SlurmRequest(), gpu)
+    assert (filled.partition, filled.gpus_per_node, filled.cpus_per_task, filled.mem) == ("gpu", 2, 4, "4000M")
+    filled, _ = fill_in(SlurmRequest(), long)
+    assert (filled.gpus_per_node, filled.cpus_per_task, filled.time) == (2, 24, "01:00:00")
+
+
+def test_what_was_asked_for_is_kept():
+    gpu, _, _ = parse_partitions(SINFO)
+    asked = SlurmRequest(nodes=9, gpus_per_node=0, time="5-0", cpus_per_task=2, mem="1G")
+    filled, notes = fill_in(asked, gpu)
+    assert (filled.nodes, filled.gpus_per_node, filled.time, filled.cpus_per_task, filled.mem) == (9, 0, "5-0", 2, "1G")
+    assert notes == []
+    assert not any("gpus" in line for line in filled.directives("n", "l"))
+
+
+def test_a_partition_that_is_not_there_is_refused_with_the_nearest():
+    partitions = parse_partitions(SINFO)
+    assert choose_partition(None, partitions).name == "gpu"
+    with pytest.raises(UsageError, match="Did you mean 'debug'"):
+        choose_partition("debugg", partitions)
+    with pytest.raises(UsageError, match="no default partition"):
+        choose_partition(None, partitions[1:])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"nodes": "two"}, "--nodes must be a whole number"),
+        ({"nodes": 0}, "at least 1"),
+        ({"time": "soon"}, "SLURM's forms"),
+        ({"partition": "gpu; rm -rf"}, "one word"),
+        ({"account": "a\nb"}, "one word"),
+    ],
+)
+def test_bad_flags_are_refused_before_sbatch_sees_them(words, message):
+    with pytest.raises(UsageError, match=message):
+        SlurmRequest.from_words(words)
+
+
+def test_flags_win_over_the_sweep_file():
+    merged = SlurmRequest(partition="a", nodes=2).merged(SlurmRequest(nodes=4))
+    assert (merged.partition, merged.nodes) == ("a", 4)
+
+
+def test_the_script_is_the_template_with_other_settings(tmp_path):
+    directory = SweepDirectory(tmp_path / "a run; $HOME 'x'")
+    script = render_script(SlurmRequest(partition="gpu", nodes=2, time="5"), directory, "name")
+    assert "#SBATCH --partition=gpu\n#SBATCH --nodes=2\n#SBATCH --time=5\n" in script
+    assert script.count("#SBATCH --nodes") == 1
+    assert "srun" in script
+    assert "RUN='" in script  # quoted for the shell
+    assert "@{" not in script
+
+
+def test_refusals_are_explained():
+    message = (
+        "Command sbatch failed: sbatch: error: Batch job submission failed: "
+        "Invalid account or account/partition combination specified\n"
+    )
+    explained = explain_refusal(message)
+    assert "Invalid account" in explained
+    assert "--account" in explained
+    assert "\n" not in explained
