@@ -118,8 +118,8 @@ def ray_environment(token: Path, node: RayNode, environ: Mapping[str, str] = os.
 
 def _make_temp(attempt: str) -> Path:
     """A node-local directory for Ray, below one that only we can enter."""
-    for base in (os.environ.get("SLURM_TMPDIR"), os.environ.get("TMPDIR"), "/tmp"):
-        parent = Path(base or "/tmp") / f"r{os.getuid()}"
+    for base in filter(None, (os.environ.get("SLURM_TMPDIR"), os.environ.get("TMPDIR"), "/tmp")):
+        parent = Path(base) / f"r{os.getuid()}"
         temp = parent / attempt
         if len(bytes(temp)) <= _LONGEST_TEMP and parent.parent.is_dir():
             break

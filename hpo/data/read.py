@@ -1,0 +1,24 @@
+"""The way into prepared data. `describe` costs a JSON file; numpy and h5py are loaded by `open_split` only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hpo.data.manifest import DataSummary, describe
+
+if TYPE_CHECKING:
+    from hpo.data.shards import ShardSet
+
+__all__ = ["DataSummary", "describe", "open_split"]
+
+
+def open_split(directory: str | Path, split: str) -> ShardSet:
+    """The samples of one split ('train', 'validation' or 'test') of the data in `directory`.
+
+    Raises:
+        DataError: no such directory or split, a newer format, a damaged manifest or shard.
+    """
+    from hpo.data.shards import ShardSet
+
+    return ShardSet(Path(directory), split)

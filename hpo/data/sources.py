@@ -1,0 +1,64 @@
+"""Which kind of source a path is."""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from hpo.data.folder_source import from_folder, from_zip
+from hpo.data.listing import Source
+from hpo.data.table_source import from_table
+from hpo.errors import DataError, UsageError
+
+_TABLES = (".csv", ".tsv")
+_HDF5 = (".h5", ".hdf5", ".hdf", ".he5")
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """How to read a source. `task` None: told from the labels."""
+
+    image_column: str = "image"
+    label_columns: tuple[str, ...] = ("label",)
+    split_column: str | None = None
+    images_key: str = "images"
+    labels_key: str = "labels"
+    task: str | None = None
+
+
+def find_source(path: Path, options: SourceOptions | None = None) -> Source:
+    """Lists the images at `path`: a folder or zip file of class folders, a CSV file, or a foreign HDF5 file.
+
+    Raises:
+        UsageError: no such path, or options that do not fit it.
+        DataError: nothing usable in it.
+    """
+    options = options or SourceOptions()
+    ending = path.suffix.lower()
+    if not path.exists():
+        raise UsageError(f"{path} does not exist; name a folder, zip, CSV or HDF5 file of images.")
+    if ending in _TABLES:
+        _require_fitting(path, options, {"image_column", "label_columns", "split_column", "task"})
+        return from_table(path, options.image_column, list(options.label_columns), options.split_column, options.task)
+    if ending in _HDF5:
+        _require_fitting(path, options, {"images_key", "labels_key", "task"})
+        from hpo.data.hdf5_source import from_hdf5
+
+        return from_hdf5(path, options.images_key, options.labels_key, options.task)
+    _require_fitting(path, options, {"task"})
+    if options.task == "regression":
+        raise UsageError(f"{path} has classes, not numbers; for --task regression give a CSV or HDF5 file.")
+    if path.is_dir():
+        return from_folder(path)
+    if zipfile.is_zipfile(path):
+        return from_zip(path)
+    raise DataError(f"{path} is not a folder, zip, CSV ({', '.join(_TABLES)}) or HDF5 file ({', '.join(_HDF5)}).")
+
+
+def _require_fitting(path: Path, options: SourceOptions, used: set[str]) -> None:
+    """An option that this kind of source does not read is a mistake, not to be passed over."""
+    for field in fields(options):
+        if field.name not in used and getattr(options, field.name) != field.default:
+            name = field.name.replace("label_columns", "label_column").replace("_", "-")
+            raise UsageError(f"--{name} does not apply to {path}; leave it out or name another source.")

@@ -1,0 +1,244 @@
+"""From a source of images to a complete data directory: convert in parallel, write shard after shard, manifest last.
+
+The result depends on source and recipe alone, not on the number of workers nor on how often it was interrupted.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hpo.data.convert import DIGEST_SIZE, Converted, convert
+from hpo.data.format import LABEL_DTYPES, ShardHeader, write_shard
+from hpo.data.listener import Progress, Tell, be_quiet
+from hpo.data.listing import Source
+from hpo.data.manifest import SKIPPED, SPLITS, DataSummary, Manifest, ShardRecord, describe
+from hpo.data.plan import PlannedShard, Recipe, chunks, plan_shards
+from hpo.data.pool import Crew
+from hpo.data.resume import FinishedShard, Workplace, claim, file_sha256
+from hpo.data.split import TRAIN, assign_splits
+from hpo.errors import DataError
+
+
+@dataclass(frozen=True)
+class _Job:
+    source: Source
+    recipe: Recipe
+    strict: bool
+    place: Workplace
+    progress: Progress
+
+    def labels(self, ids: np.ndarray) -> np.ndarray:
+        return self.source.listing.labels[ids].astype(LABEL_DTYPES[self.source.listing.task])
+
+
+def prepare(
+    source: Source,
+    out: Path,
+    recipe: Recipe,
+    workers: int = 1,
+    *,
+    strict: bool = False,
+    tell: Tell = be_quiet,
+    progress: Progress = be_quiet,
+) -> DataSummary:
+    """Makes the data directory `out`, or goes on with it, or finds it complete.
+
+    Raises:
+        UsageError: `out` cannot be used (see resume.claim).
+        DataError: nothing to train on, an unreadable image with `strict`, or the files cannot be written.
+    """
+    codes, how = assign_splits(source.listing, recipe.shares, recipe.seed)
+    for note in (*source.notes, how):
+        tell(note)
+    if not (codes == TRAIN).any():
+        raise DataError(f"{source.path} has no image in split 'train'.")
+    with claim(out, _identity(source, recipe)) as place:
+        if place is None:
+            tell(f"{out} is complete already.")
+        else:
+            _fill(_Job(source, recipe, strict, place, progress), codes, workers, tell)
+    return describe(out)
+
+
+def _identity(source: Source, recipe: Recipe) -> dict[str, Any]:
+    return {
+        "kind": source.kind,
+        "path": source.path,
+        "images": len(source.listing),
+        "listing_sha256": source.listing.sha256(),
+        "options": {**source.options, **recipe.options()},
+    }
+
+
+def _fill(job: _Job, codes: np.ndarray, workers: int, tell: Tell) -> None:
+    planned = plan_shards(job.source.listing, codes, job.recipe)
+    with Crew(min(workers, 1 + len(codes) // 256)) as crew:  # a process costs as much as some hundred images
+        kept = _sound(job, planned, crew)
+        missing = [shard for shard in planned if shard.stem not in kept]
+        if kept:
+            tell(f"{len(kept)} of {len(planned)} shards are there already and sound; going on.")
+        made = _write_missing(job, missing, crew)
+    finished = [kept.get(shard.stem) or made[shard.stem] for shard in planned]
+    manifest = _manifest(job, planned, finished)
+    if not manifest.splits[SPLITS[TRAIN]]:
+        first = next(reason for shard in finished for _, reason in shard.skipped)
+        raise DataError(f"none of the training images of {job.source.path} can be read ({first}).")
+    rows = [(shard.split, *skip) for shard, done in zip(planned, finished, strict=True) for skip in done.skipped]
+    job.place.complete(manifest, _skipped_table(job.source, rows) if rows else None)
+    _warn(job, manifest, rows, tell)
+
+
+def _sound(job: _Job, planned: list[PlannedShard], crew: Crew) -> dict[str, FinishedShard]:
+    """The shards of an earlier run whose every byte is as it was written."""
+    left = [(shard.stem, found) for shard in planned if (found := job.place.left(shard))]
+    checksums = crew.in_order(file_sha256, (job.place.out / found.record.path for _, found in left))
+    sound = {}
+    for done, ((stem, found), checksum) in enumerate(zip(left, checksums, strict=True), 1):
+        if checksum == found.record.sha256:
+            sound[stem] = found
+        job.progress(done, len(left), "shards of an earlier run checked", "")
+    return sound
+
+
+def _write_missing(job: _Job, missing: list[PlannedShard], crew: Crew) -> dict[str, FinishedShard]:
+    """Workers convert ahead while one thread writes the shard before; two shards at most are in memory."""
+    results = crew.in_order(convert, (chunk for shard in missing for chunk in chunks(shard, job.source, job.recipe)))
+    total, done, skipped = sum(len(shard.ids) for shard in missing), 0, 0
+    futures: list[Future[FinishedShard]] = []
+    with ThreadPoolExecutor(1) as disk:
+        for shard in missing:
+            parts: list[Converted] = []
+            while sum(part.done for part in parts) < len(shard.ids):
+                parts.append(_accept(job, next(results)))
+                done, skipped = done + parts[-1].done, skipped + len(parts[-1].skipped)
+                job.progress(done, total, "images", f"{skipped} unreadable" if skipped else "")
+            if futures:
+                futures[-1].result()
+            futures.append(disk.submit(_write_one, job, shard, parts))
+    return {shard.stem: future.result() for shard, future in zip(missing, futures, strict=True)}
+
+
+def _accept(job: _Job, part: Converted) -> Converted:
+    if job.strict and part.skipped:
+        number, reason = part.skipped[0]
+        name = job.source.listing.references[number]
+        raise DataError(
+            f"image {name} of {job.source.path} cannot be read: {reason}; mend it, or go on without --strict."
+        )
+    return part
+
+
+def _write_one(job: _Job, shard: PlannedShard, parts: list[Converted]) -> FinishedShard:
+    listing = job.source.listing
+    header = ShardHeader(
+        job.recipe.encoding, shard.split, shard.index, shard.count, listing.num_classes, listing.class_names,
+        job.recipe.transformation(),
+    )  # fmt: skip
+    path = job.place.temporary(shard)
+    ids = np.concatenate([part.ids for part in parts])
+    try:
+        written = write_shard(path, header, parts, job.labels(ids))
+        _sync(path)
+        status = path.stat()
+        record = ShardRecord(
+            job.place.final(shard).name, shard.split, status.st_size, status.st_mtime_ns, file_sha256(path),
+            written.payload_sha256, len(ids), written.data_offset,
+        )  # fmt: skip
+        finished = FinishedShard(
+            record, b"".join(part.digests for part in parts), [skip for part in parts for skip in part.skipped]
+        )
+        job.place.publish(shard, finished)
+    except (OSError, RuntimeError) as error:
+        raise DataError(
+            f"{path} cannot be written ({str(error).splitlines()[0]}); make room and run the same command again, "
+            "finished shards are kept."
+        ) from error
+    return finished
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _manifest(job: _Job, planned: list[PlannedShard], finished: list[FinishedShard]) -> Manifest:
+    listing, recipe = job.source.listing, job.recipe
+    counts = dict.fromkeys(SPLITS, 0)
+    for shard in finished:
+        counts[shard.record.split] += shard.record.num_samples
+    return Manifest(
+        task=listing.task,
+        class_names=listing.class_names,
+        num_classes=listing.num_classes,
+        splits=counts,
+        encoding=recipe.encoding,
+        image_size=(recipe.size, recipe.size) if recipe.encoding == "raw" and recipe.size else None,
+        fingerprint=_fingerprint(job, planned, finished),
+        source=_identity(job.source, recipe),
+        skipped=sum(len(shard.skipped) for shard in finished),
+        duplicates_across_splits=_duplicates(finished),
+        shards=tuple(shard.record for shard in finished),
+    )
+
+
+def _fingerprint(job: _Job, planned: list[PlannedShard], finished: list[FinishedShard]) -> str:
+    """sha256 of what the data are, then for each image in order its split, digest and label."""
+    listing = job.source.listing
+    what = {"task": listing.task, "class_names": listing.class_names, "encoding": job.recipe.encoding}
+    checksum = hashlib.sha256(json.dumps(what, sort_keys=True).encode())
+    for shard, done in zip(planned, finished, strict=True):
+        left_out = np.array([number for number, _ in done.skipped], np.uint64)
+        labels = job.labels(shard.ids[~np.isin(shard.ids, left_out)])
+        for digest, label in zip(_each_digest(done.digests), labels, strict=True):
+            checksum.update(shard.split.encode() + digest + label.tobytes())
+    return checksum.hexdigest()
+
+
+def _duplicates(finished: list[FinishedShard]) -> int:
+    """Contents that occur in more than one split."""
+    seen: dict[str, set[bytes]] = {split: set() for split in SPLITS}
+    for shard in finished:
+        seen[shard.record.split].update(_each_digest(shard.digests))
+    train, validation, test = seen.values()
+    return len((train & validation) | (train & test) | (validation & test))
+
+
+def _each_digest(digests: bytes) -> Iterator[bytes]:
+    return (digests[i : i + DIGEST_SIZE] for i in range(0, len(digests), DIGEST_SIZE))
+
+
+def _skipped_table(source: Source, rows: list[tuple[str, int, str]]) -> str:
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["image", "split", "reason"])
+    for split, number, reason in rows:
+        table.writerow([source.listing.references[number], split, reason])
+    return text.getvalue().encode("utf-8", "backslashreplace").decode()  # names that are no Unicode
+
+
+def _warn(job: _Job, manifest: Manifest, rows: list[tuple[str, int, str]], tell: Tell) -> None:
+    if rows:
+        _, number, reason = rows[0]
+        first = f"{job.source.listing.references[number]}: {reason}"
+        tell(
+            f"warning: {len(rows)} images cannot be read and are left out ({first}); all in {job.place.out / SKIPPED}."
+        )
+    if manifest.duplicates_across_splits:
+        tell(
+            f"warning: {manifest.duplicates_across_splits} images occur in more than one split; "
+            "validation and test scores will flatter."
+        )

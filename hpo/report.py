@@ -1,0 +1,252 @@
+"""report.html: what a sweep found, on one page that opens without a network and says why things are as they are."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from hpo.errors import UsageError
+from hpo.layout import SweepDirectory, write_text
+from hpo.report_page import MARKER, breakable, cell, page, raw_cell, row, section, table, text
+from hpo.report_plots import plot_curves, plot_progress, plot_trials
+from hpo.results import Results, Row, read_results
+from hpo.results_table import best_yaml, epochs_text, summarise
+from hpo.wording import count, duration, metric_format, moment, one_line, short, value_text
+
+_LONGEST_FILE = 100_000  # characters of sweep.yaml that the page shows
+_MOST_NAMES = 20  # trials listed beside a failure
+_SECTIONS = {"best": "Best", "course": "Course", "trials": "Trials", "failures": "Failures", "attempts": "Attempts",
+             "provenance": "Provenance"}  # fmt: skip
+
+
+def write_report(directory: SweepDirectory, out: Path | None = None) -> Path:
+    """Writes the report of the sweep in `directory` to `out`, by default its report.html, and returns where it is.
+
+    Raises:
+        UsageError: `out` is a file that is not a report, or cannot be written.
+        JournalError: see hpo.results.read_results.
+    """
+    target = out or directory.report
+    _check_target(target)
+    content = render_report(read_results(directory), time.time())
+    try:
+        write_text(target, content)
+    except OSError as error:
+        raise UsageError(f"{target} cannot be written ({error.strerror}); name another file with --out.") from None
+    return target
+
+
+def _check_target(target: Path) -> None:
+    """Only a report of ours may be replaced."""
+    if not target.exists():
+        return
+    try:
+        with target.open(encoding="utf-8", errors="replace") as stream:
+            ours = MARKER in stream.read(200)
+    except OSError as error:
+        raise UsageError(f"{target} cannot be replaced ({error.strerror}); name another file with --out.") from None
+    if not ours:
+        raise UsageError(
+            f"{target} exists and is no report of slurmtune; move it away or name another file with --out."
+        )
+
+
+def render_report(results: Results, now: float) -> str:
+    """The page as text. `now`: Unix seconds, the time it says it was made."""
+    sections = [
+        section("best", "Default against best", *_best(results)),
+        section("course", "How the search went", _plots(results)),
+        section("trials", "All trials", _trials(results)),
+        section("failures", "Failures by cause", _failures(results)),
+        section("attempts", "Attempts", _attempts(results)),
+        section("provenance", "Provenance", *_provenance(results)),
+    ]
+    shown = [name for name, content in zip(_SECTIONS, sections, strict=True) if content]
+    links = "".join(f'<a href="#{name}">{_SECTIONS[name]}</a>' for name in shown)
+    made = f"<footer><p>Made by slurmtune on {moment(now)} from {text(results.directory.journal.name)}.</p></footer>"
+    words = "\n".join(f"<p>{text(sentence)}</p>" for sentence in summarise(results, now))
+    head = f"<header>\n<h1>{text(results.name)}</h1>\n{words}\n<nav>{links}</nav>\n{_tiles(results)}</header>"
+    return page(f"{results.name}: sweep report", "\n".join([head, "<main>", *filter(None, sections), "</main>", made]))
+
+
+def _tiles(results: Results) -> str:
+    """The figures that one looks for first, large."""
+    write = metric_format(row.value for row in results.rows)
+    best, default, gain = results.best, results.default, results.gain()
+    tiles = []
+    if best:
+        tiles.append(_tile(write(best.value), f"best {results.metric}, trial {best.trial}", "winner"))
+    if default and default is not best:
+        name = "default configuration" if default.origin == "default" else "first point"
+        tiles.append(_tile(write(default.value), f"{name}, trial {default.trial}"))
+        if gain is not None:
+            tiles.append(_tile(("+" if results.maximise else "−") + write(gain), "gained by the search"))
+    tiles.append(_tile(f"{len(results.rows)}/{results.num_trials or len(results.rows)}", "trials"))
+    spent = sum(attempt.seconds for attempt in results.attempts)
+    tiles.append(_tile(duration(spent), count(len(results.attempts), "attempt")))
+    return f'<div class="tiles">{"".join(tiles)}</div>\n'
+
+
+def _tile(value: str, what: str, kind: str = "") -> str:
+    return f'<div class="card {kind}"><b>{text(value)}</b><span class="soft">{text(what)}</span></div>'
+
+
+def _best(results: Results) -> list[str]:
+    if not results.best:
+        return []
+    title = "<h3>Best configuration, to paste into a sweep file</h3>"
+    yaml = f'<div class="card">{title}<pre>{text(best_yaml(results))}</pre></div>'
+    caution = (
+        f"The best of {count(len(results.rows), 'trial')} on one validation split looks a little better than it is: "
+        "the luckiest was chosen. Judge it on images that the search has not seen."
+    )
+    return [f'<div class="grid">{_comparison(results)}{yaml}</div>', f'<p class="soft">{caution}</p>']
+
+
+def _comparison(results: Results) -> str:
+    best, default = results.best, results.default
+    if not best or not default or best is default:
+        return '<div class="card start"><p>Trial 0 is the best so far: nothing to compare it with.</p></div>'
+    write = metric_format(row.value for row in results.rows)
+    lines = [row(cell(results.metric), cell(write(default.value)), cell(write(best.value), "changed"))]
+    for key in results.columns:
+        before, after = default.params.get(key), best.params.get(key)
+        if before is not None or after is not None:
+            names = (key, value_text(before), value_text(after))
+            change = "changed" if before != after else ""
+            cells = (raw_cell(breakable(name), kind) for name, kind in zip(names, ("", "", change), strict=True))
+            lines.append(row(*cells))
+    first = "default" if default.origin == "default" else "first"
+    return table(["", f"{first} (trial {default.trial})", f"best (trial {best.trial})"], lines, kind="wrapping")
+
+
+def _plots(results: Results) -> str:
+    captions = {
+        plot_trials: "Each dot is a trial's best value; the line is the best so far. A dot leads to its row below.",
+        plot_progress: "The best value against the time that attempts worked.",
+        plot_curves: "Each line is a trial; rest the mouse on one to see which.",
+    }
+    drawn = [(plot(results), caption) for plot, caption in captions.items()]
+    figures = [
+        f'<figure class="card">{svg}<figcaption>{caption}</figcaption></figure>' for svg, caption in drawn if svg
+    ]
+    if not figures:
+        return ""
+    return f'{_legend(results)}<div class="grid">{"".join(figures)}{_rungs(results)}</div>'
+
+
+def _legend(results: Results) -> str:
+    entries = {"best": 1, **results.states}
+    items = [
+        f'<li><span class="dot {state}"></span>{state} {number if state != "best" else ""}</li>'
+        for state, number in entries.items()
+    ]
+    return f'<ul class="legend">{"".join(items)}</ul>'
+
+
+def _rungs(results: Results) -> str:
+    if not results.rungs:
+        return ""
+    lines = []
+    for rung in results.rungs:
+        first, last = rung.epochs[0], rung.epochs[-1]
+        epochs = str(first) if first == last else f"{first} to {last}"
+        numbers = (rung.number, epochs, rung.arrived, rung.stopped, rung.arrived - rung.stopped)
+        lines.append(row(*(cell(number, "number") for number in numbers)))
+    titles = ["rung", "epoch", "arrived", "stopped", "went on"]
+    note = "At a rung, ASHA stops every trial that is not among the best of those that have come so far."
+    counts = table(titles, lines, numeric=titles)
+    return f'<div class="card start"><h3>Rungs</h3>{counts}<p class="soft">{note}</p></div>'
+
+
+def _trials(results: Results) -> str:
+    if not results.rows:
+        return ""
+    write = metric_format(row.value for row in results.rows)
+    names = list(results.columns.values())
+    titles = ["rank", "trial", results.metric, "state", "epochs", *names, "why", "best epoch", "origin", "time", "node"]
+    lines = [_trial(item, results, write(item.value)) for item in results.rows]
+    return table(
+        titles, lines, sortable=True, kind="tall", numeric=("rank", results.metric, "epochs", "best epoch", "time")
+    )
+
+
+def _trial(item: Row, results: Results, value: str) -> str:
+    dot = "best" if item is results.best else item.state
+    cells = [
+        cell(item.rank or "-", "number"),
+        cell(item.trial),
+        cell(value, "number", item.value if item.value is not None else "-"),
+        raw_cell(f'<span class="dot {text(dot)}"></span>{text(item.state)}'),
+        cell(epochs_text(item), "number", item.epochs),
+    ]
+    cells += [_parameter(item.params.get(key)) for key in results.columns]
+    cells += [cell(item.reason, "wide"), cell(item.best_epoch or "-", "number"), cell(item.origin)]
+    cells += [cell(duration(item.seconds), "number", f"{item.seconds:.0f}"), cell(item.node or "-")]
+    return row(*cells, name=f"t{item.trial}")
+
+
+def _parameter(value: Any) -> str:
+    return cell(value_text(value), sort=value if isinstance(value, float) else None)
+
+
+def _failures(results: Results) -> str:
+    if not results.failures:
+        return ""
+    lines = []
+    for group in results.failures:
+        links = [f'<a href="#t{text(trial)}">{text(trial)}</a>' for trial in group.trials[:_MOST_NAMES]]
+        more = [f"and {len(group.trials) - _MOST_NAMES} more"] if len(group.trials) > _MOST_NAMES else []
+        trials = raw_cell(", ".join([*links, *more]), "wide")
+        lines.append(
+            row(cell(group.kind), cell(group.failures, "number"), trials, cell(short(group.cause, 500), "wide"))
+        )
+    return table(["kind", "times", "trials", "last cause"], lines, numeric=("times",))
+
+
+def _attempts(results: Results) -> str:
+    lines = []
+    for attempt in results.attempts:
+        last = attempt is results.attempts[-1] and results.status == "running"
+        silent = "at work, as far as the journal says" if last else "without a word: killed, or its node died"
+        ended = (one_line(attempt.reason) or "no reason given") if attempt.ended else silent
+        about = [attempt.id, attempt.job or "-", attempt.host or "-", attempt.nodes or "-", moment(attempt.started_at)]
+        lines.append(row(*map(cell, about), cell(duration(attempt.seconds), "number"), cell(ended, "wide")))
+    titles = ["attempt", "job", "host", "nodes", "started", "worked", "ended"]
+    return table(titles, lines, numeric=("worked",)) if lines else ""
+
+
+def _provenance(results: Results) -> list[str]:
+    facts = dict(_flatten(_read_provenance(results.directory)))
+    facts = {key: results.settings[key] for key in ("data", "seed") if key in results.settings} | facts
+    lines = [row(cell(name), cell(short(one_line(value), 2000), "wide")) for name, value in facts.items()]
+    parts = [table([], lines)] if lines else []
+    if results.directory.sweep_file.is_file():
+        content = results.directory.sweep_file.read_text(encoding="utf-8", errors="replace")[:_LONGEST_FILE]
+        parts.append(
+            f"<details><summary>The sweep file as it was written</summary><pre>{text(content)}</pre></details>"
+        )
+    return parts
+
+
+def _read_provenance(directory: SweepDirectory) -> Any:
+    """provenance.json, or one line that says what is wrong with it: a report is worth having without."""
+    try:
+        return json.loads(directory.provenance.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        return {"provenance.json": f"not readable ({error})"}
+
+
+def _flatten(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _flatten(inner, f"{name}.{key}" if name else str(key))
+    elif isinstance(value, list):
+        yield name, " ".join(map(str, value))
+    else:
+        yield name, value

@@ -1,0 +1,25 @@
+"""The trial room: one configuration trained on shards, with Accelerate, without Ray. Importing it costs nothing.
+
+    training   Training, train: the epoch loop            checkpoint  what a trial goes on from
+    compute    one update, in the memory there is         device      accelerator, precision, threads
+    loader     batches, read ahead                        model, weights, optimizer, task
+    augment    which part of an image is shown, and       render      its pixels on host or device
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hpo.trial.training import Training, TrialResult, train
+
+__all__ = ["Training", "TrialResult", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    """Training, TrialResult and train, with torch behind them, on first use (PEP 562)."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from hpo.trial import training
+
+    return getattr(training, name)

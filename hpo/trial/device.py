@@ -1,0 +1,141 @@
+"""Where a trial computes and in which precision. The one place that opens Accelerate, and resets it for the next trial."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, GradientState
+from accelerate.utils import GradientAccumulationPlugin
+
+from hpo.errors import AcceleratorError, TrialError, UsageError, nearest
+from hpo.trialconfig import ACCELERATORS, EnvConfig
+
+ACCELERATOR_VARIABLE = "SLURMTUNE_ACCELERATOR"
+CPUS_VARIABLE = "SLURMTUNE_CPUS"
+
+_NO_GPU = ("", "-1", "NoDevFiles")  # what SLURM, Ray and people write where there is none
+_LAUNCHERS = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE", "LOCAL_RANK")
+
+logger = logging.getLogger(__name__)
+
+
+def open_accelerator(env: EnvConfig) -> Accelerator:
+    """Accelerate for one trial on the device and in the precision of `env`; `close_accelerator` when it is done.
+
+    Raises:
+        AcceleratorError: a GPU was given or asked for and torch cannot use it.
+        TrialError: WORLD_SIZE announces more than this one process.
+    """
+    on_gpu = _choose_gpu(env.accelerator)
+    world = int(os.environ.get("WORLD_SIZE") or 1)
+    if world != 1:
+        raise TrialError(f"WORLD_SIZE is {world}, but a trial trains in one process; unset it, or give it 1 GPU.")
+    _reset()
+    # The environment would otherwise set accumulation, and a launcher's variables make ranks of what is one process.
+    accumulation = GradientAccumulationPlugin(num_steps=1)
+    with _without_launcher():
+        accelerator = Accelerator(
+            cpu=not on_gpu,
+            mixed_precision=_choose_precision(env.precision, on_gpu),
+            gradient_accumulation_plugin=accumulation,
+        )
+    if accelerator.num_processes != world:
+        raise TrialError(
+            f"Accelerate started {accelerator.num_processes} processes where WORLD_SIZE says {world}; "
+            "unset the ACCELERATE_* variables of the environment."
+        )
+    if on_gpu:
+        torch.backends.cudnn.benchmark = True  # batches keep their shape
+    return accelerator
+
+
+def close_accelerator(accelerator: Accelerator) -> None:
+    """Frees what Accelerate holds and lets the next trial of this process choose its own precision."""
+    accelerator.free_memory()
+    _reset()
+
+
+def set_threads() -> int:
+    """Gives torch the CPUs of this trial: SLURMTUNE_CPUS, else OMP_NUM_THREADS, else those the process may run on."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    for name in ("OMP_NUM_THREADS", CPUS_VARIABLE):  # the later one wins
+        with contextlib.suppress(ValueError):
+            count = max(1, int(float(os.environ.get(name, "").split(",")[0])))
+    if torch.get_num_threads() != count:
+        torch.set_num_threads(count)
+    return count
+
+
+def _choose_gpu(accelerator: str) -> bool:
+    choice = os.environ.get(ACCELERATOR_VARIABLE) or accelerator
+    if choice not in ACCELERATORS:
+        raise UsageError(
+            f"{ACCELERATOR_VARIABLE} must be one of {', '.join(ACCELERATORS)}, got {choice!r}.{nearest(choice, ACCELERATORS)}"
+        )
+    if choice == "cpu":
+        return False
+    given = os.environ.get("CUDA_VISIBLE_DEVICES", "") not in _NO_GPU
+    if not torch.cuda.is_available():
+        if given or choice == "gpu":
+            raise AcceleratorError(_explain_missing_gpu("torch finds none"))
+        return False
+    try:
+        torch.zeros(1, device="cuda")
+    except RuntimeError as error:
+        raise AcceleratorError(_explain_missing_gpu(f"torch cannot use it ({str(error).splitlines()[0]})")) from error
+    return True
+
+
+def _explain_missing_gpu(what: str) -> str:
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    build = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
+    return (
+        f"this trial was given a GPU (CUDA_VISIBLE_DEVICES={'unset' if visible is None else visible}) but {what}: "
+        f"torch {torch.__version__} {build}, {_describe_driver()}; mend the node or the installation, or train on the CPU "
+        f"by env.accelerator: cpu in the sweep or {ACCELERATOR_VARIABLE}=cpu in the environment."
+    )
+
+
+def _describe_driver() -> str:
+    try:
+        version = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8").splitlines()[0]
+        return f"NVIDIA driver loaded ({' '.join(version.split())})"
+    except (OSError, IndexError):
+        return "nvidia-smi present but no driver loaded" if shutil.which("nvidia-smi") else "no NVIDIA driver loaded"
+
+
+def _choose_precision(precision: str, on_gpu: bool) -> str:
+    """Accelerate's word for ours. fp16 without a GPU, and bf16 on one without it, become 32 bits, as in AutoMM."""
+    has_bf16 = not on_gpu or torch.cuda.is_bf16_supported(including_emulation=False)
+    if precision == "auto":
+        return "bf16" if on_gpu and has_bf16 else "no"
+    if precision == "16" and not on_gpu:
+        logger.warning("env.precision 16 needs a GPU; training in 32 bits on the CPU")
+        return "no"
+    if precision == "bf16" and not has_bf16:
+        logger.warning("env.precision bf16 is not supported by %s; training in 32 bits", torch.cuda.get_device_name())
+        return "no"
+    return {"32": "no", "bf16": "bf16", "16": "fp16"}[precision]
+
+
+def _reset() -> None:
+    """Accelerate keeps precision and device in class attributes for the life of the process (accelerate issue 1131)."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+
+
+@contextlib.contextmanager
+def _without_launcher() -> Iterator[None]:
+    """Hides what srun and mpirun export to the tasks of a step: Accelerate would wait for them as if they were ranks."""
+    hidden = {name: os.environ.pop(name) for name in _LAUNCHERS if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)

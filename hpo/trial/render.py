@@ -1,0 +1,75 @@
+"""From pixels to a model's input: crop, resize, mirror, normalise; on the host image by image, on a GPU all at once."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from hpo.trial.augment import Crops
+
+
+def render_image(image: np.ndarray, box: np.ndarray, flip: bool, out: np.ndarray) -> None:
+    """Writes the box of `image`, uint8 (H, W, 3), into `out`, uint8 (S, S, 3).
+
+    Averages over areas when it shrinks and interpolates when it enlarges, which is what keeps edges from flickering.
+    """
+    top, left, height, width = (int(number) for number in box)
+    if top >= 0 and left >= 0 and top + height <= image.shape[0] and left + width <= image.shape[1]:
+        part = image[top : top + height, left : left + width]
+    else:
+        rows = _mirrored(np.arange(top, top + height), image.shape[0])
+        columns = _mirrored(np.arange(left, left + width), image.shape[1])
+        part = image[np.ix_(rows, columns)]
+    if part.shape != out.shape:
+        shrinks = height * width > out.shape[0] * out.shape[1]
+        method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        part = cv2.resize(part, out.shape[1::-1], interpolation=method)
+    np.copyto(out, part[:, ::-1] if flip else part)
+
+
+def _mirrored(positions: np.ndarray, size: int) -> np.ndarray:
+    """Positions outside 0..size-1 reflected back at the outer pixel's edge."""
+    around = positions % (2 * size)
+    return np.where(around < size, around, 2 * size - 1 - around)
+
+
+def render_batch(images: Tensor, crops: Crops, size: int) -> Tensor:
+    """The boxes of `images`, uint8 (B, H, W, 3), as float32 (B, 3, size, size), on the images' device.
+
+    Resampling is separable: two batched products with each image's own weights, a triangle filter as wide as the step
+    between output pixels, so that shrinking averages.
+    """
+    _, height, width, _ = images.shape
+    boxes = torch.from_numpy(crops.boxes).to(images.device, torch.float32)
+    flips = torch.from_numpy(crops.flips).to(images.device)
+    rows = _axis_weights(boxes[:, 0], boxes[:, 2], torch.zeros_like(flips), height, size)
+    columns = _axis_weights(boxes[:, 1], boxes[:, 3], flips, width, size)
+    half = torch.bmm(rows, images.float().flatten(2)).unflatten(2, (width, 3))
+    return torch.einsum("bqw,bpwc->bcpq", columns, half)
+
+
+def _axis_weights(start: Tensor, length: Tensor, flips: Tensor, source: int, size: int) -> Tensor:
+    """What each source pixel of an axis gives to each output pixel, float32 (B, size, source)."""
+    step = (length / size)[:, None]
+    centres = start[:, None] + (torch.arange(size, device=start.device) + 0.5) * step - 0.5
+    centres = torch.where(flips[:, None], centres.flip(1), centres)[:, :, None]
+    reach = step.clamp(min=1.0)[:, :, None]
+    pixels = torch.arange(source, device=start.device, dtype=torch.float32)
+    images = (pixels, -1 - pixels, 2 * source - 1 - pixels)  # each pixel, and where it appears mirrored at either border
+    weights = sum((1 - (centres - image).abs() / reach).clamp(min=0) for image in images)
+    return weights / weights.sum(2, keepdim=True)  # type: ignore[union-attr]
+
+
+class Normaliser:
+    """Pixels to a model's input: (pixel / 255 - mean) / std, in the layout that the model wants."""
+
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...], device: torch.device, layout: torch.memory_format) -> None:
+        self._shift = torch.tensor(mean, device=device).mul_(255).view(1, 3, 1, 1)
+        self._scale = torch.tensor(std, device=device).mul_(255).reciprocal_().view(1, 3, 1, 1)
+        self._layout = layout
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """float32 (B, 3, H, W) from uint8 or float pixels (B, 3, H, W), which may be overwritten."""
+        return pixels.float().sub_(self._shift).mul_(self._scale).contiguous(memory_format=self._layout)

@@ -1,0 +1,125 @@
+"""What a model learns from labels, and by which numbers it is judged."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hpo.errors import DataError
+
+if TYPE_CHECKING:
+    from hpo.data.shards import ShardSet
+
+
+class Task(Protocol):
+    """outputs: values that the model gives for an image. metrics: the names of what `judge` returns."""
+
+    outputs: int
+    metrics: tuple[str, ...]
+
+    def targets(self, labels: np.ndarray) -> Tensor:
+        """Labels of a split as the loss takes them, on the host."""
+        ...
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The mean training loss of a batch, a scalar."""
+        ...
+
+    def compare(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """What `judge` needs of a batch in evaluation, (B, columns), left on the device."""
+        ...
+
+    def judge(self, compared: np.ndarray) -> dict[str, float]:
+        """The validation metrics from all rows of `compare`."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """What a checkpoint says of the outputs, JSON-ready."""
+        ...
+
+
+def create_task(train: ShardSet, label_smoothing: float) -> Task:
+    return Classification(train, label_smoothing) if train.task == "classification" else Regression(train)
+
+
+class Classification:
+    metrics = ("val_loss", "val_accuracy", "val_balanced_accuracy")
+
+    def __init__(self, train: ShardSet, label_smoothing: float) -> None:
+        self.outputs = train.num_classes
+        self._names = list(train.class_names)
+        self._smoothing = label_smoothing
+
+    def targets(self, labels: np.ndarray) -> Tensor:
+        if len(labels) and not 0 <= labels.min() <= labels.max() < self.outputs:
+            raise DataError(f"labels must be 0 to {self.outputs - 1}, found {labels.min()} to {labels.max()}; run prepare.py --check.")
+        return torch.from_numpy(np.asarray(labels, np.int64))
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(outputs, targets, label_smoothing=self._smoothing)
+
+    def compare(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        losses = F.cross_entropy(outputs, targets, reduction="none")
+        return torch.stack([losses, (outputs.argmax(1) == targets).float(), targets.float()], dim=1)
+
+    def judge(self, compared: np.ndarray) -> dict[str, float]:
+        losses, right, targets = compared.T
+        counts = np.bincount(targets.astype(np.int64), minlength=self.outputs)
+        hits = np.bincount(targets.astype(np.int64), weights=right, minlength=self.outputs)
+        present = counts > 0
+        return {
+            "val_loss": float(losses.mean()),
+            "val_accuracy": float(right.mean()),
+            "val_balanced_accuracy": float((hits[present] / counts[present]).mean()),
+        }
+
+    def describe(self) -> dict[str, Any]:
+        return {"task": "classification", "class_names": self._names}
+
+
+class Regression:
+    """Mean squared error of labels standardised by the training split; rmse, mae and r2 in the labels' own units.
+
+    Several label columns count alike: r2 is the mean of theirs.
+    """
+
+    metrics = ("val_loss", "val_rmse", "val_mae", "val_r2")
+
+    def __init__(self, train: ShardSet) -> None:
+        labels = _columns(train.labels)
+        self.outputs = labels.shape[1]
+        self._mean, std = labels.mean(0), labels.std(0)
+        self._std = np.where(std > 0, std, 1.0)
+
+    def targets(self, labels: np.ndarray) -> Tensor:
+        return torch.from_numpy(((_columns(labels) - self._mean) / self._std).astype(np.float32))
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return F.mse_loss(outputs, targets)
+
+    def compare(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return torch.cat([outputs, targets], dim=1)
+
+    def judge(self, compared: np.ndarray) -> dict[str, float]:
+        outputs, targets = np.split(compared.astype(np.float64), 2, axis=1)
+        errors = outputs - targets
+        spread = ((targets - targets.mean(0)) ** 2).sum(0)
+        explained = 1 - (errors**2).sum(0) / np.where(spread > 0, spread, np.nan)
+        own_units = errors * self._std
+        return {
+            "val_loss": float((errors**2).mean()),
+            "val_rmse": float(np.sqrt((own_units**2).mean())),
+            "val_mae": float(np.abs(own_units).mean()),
+            "val_r2": float(explained.mean()),
+        }
+
+    def describe(self) -> dict[str, Any]:
+        return {"task": "regression", "label_mean": self._mean.tolist(), "label_std": self._std.tolist()}
+
+
+def _columns(labels: np.ndarray) -> np.ndarray:
+    return np.asarray(labels, np.float64).reshape(len(labels), -1)

@@ -1,0 +1,283 @@
+"""One trial, driven epoch by epoch: by `train` below, by a Ray Tune trainable, by anybody."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import gc
+import importlib.metadata
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from hpo.data.read import open_split
+from hpo.errors import TrialError, nearest
+from hpo.trial.augment import Augmentation
+from hpo.trial.checkpoint import Checkpoint, Store
+from hpo.trial.compute import Compute
+from hpo.trial.device import close_accelerator, open_accelerator, set_threads
+from hpo.trial.loader import Delivery, Loader
+from hpo.trial.logfile import close_log, open_log
+from hpo.trial.model import choose_image_size, create_model
+from hpo.trial.optimizer import create_optimizer, learning_rate
+from hpo.trial.randomness import derive
+from hpo.trial.task import Task, create_task
+from hpo.trialconfig import TrialConfig
+
+_PACKAGES = ("torch", "timm", "accelerate")
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """How a training ended. `reason` is Training.finished, or 'stopped' when the caller wanted no more."""
+
+    reason: str
+    epoch: int
+    best_epoch: int
+    best_value: float
+    metrics: dict[str, Any] = field(default_factory=dict)  # of the last epoch trained here
+
+
+@dataclass
+class _Progress:
+    """What a trial goes on from, beside weights and optimiser."""
+
+    epoch: int = 0
+    best_epoch: int = 0
+    best_value: float = math.nan
+    micro_batch: int = 0
+
+
+class Training:
+    """The training of `config` on the shards in `data`, with log and checkpoints in `directory`.
+
+    It goes on by itself from the newest intact checkpoint there. `epoch` is the number of completed epochs. A process
+    has one open Training at a time, since Accelerate's precision is global; `close` it before the next.
+
+    Raises:
+        AcceleratorError, WeightsError, TrialError, DataError: it cannot be trained as configured.
+    """
+
+    def __init__(self, config: TrialConfig, data: Path, directory: Path) -> None:
+        self.config, self.directory = config, directory
+        self.max_epochs = config.optim.max_epochs
+        self._diverged = False
+        directory.mkdir(parents=True, exist_ok=True)
+        with contextlib.ExitStack() as opened:  # closes what is open already, should the rest not open
+            handler = open_log(directory / "log.txt")
+            opened.callback(close_log, handler)
+            self._open(opened, data)
+            self._opened = opened.pop_all()
+
+    @property
+    def epoch(self) -> int:
+        return self._progress.epoch
+
+    @property
+    def best_epoch(self) -> int:
+        """The epoch with the best value so far, 0 before there is one."""
+        return self._progress.best_epoch
+
+    @property
+    def best_value(self) -> float:
+        return self._progress.best_value
+
+    @property
+    def finished(self) -> str:
+        """Why there is nothing more to train, or ''."""
+        if self._diverged:
+            return "diverged: train_loss is not finite"
+        if self.epoch >= self.max_epochs:
+            return "max_epochs"
+        patience = self.config.optim.patience
+        if self.epoch - self._progress.best_epoch >= patience:
+            return f"patience: no better {self.config.metric} for {patience} epochs"
+        return ""
+
+    def run_epoch(self) -> dict[str, Any]:
+        """Trains one epoch, evaluates, writes checkpoints; returns metrics and the checkpoint's path below `directory`.
+
+        When the loss is no longer finite nothing is evaluated or written: the validation metrics are NaN and
+        `checkpoint` names the last good one, '' if there is none.
+        """
+        started = time.perf_counter()
+        epoch = self.epoch + 1
+        torch.manual_seed(derive(self.config.seed, epoch, 3))  # dropout and stochastic depth, on every device
+        loss, images = self._train(epoch)
+        trained = time.perf_counter() - started
+        self._diverged = not math.isfinite(loss)
+        metrics = {"epoch": epoch, "train_loss": loss, **self._evaluate(), "lr": self._rate(epoch * len(self._loader) - 1)}
+        metrics |= {"micro_batch": self._compute.micro_batch}
+        if not self._diverged:
+            self._complete(epoch, metrics)
+        self._progress.epoch = epoch
+        metrics["checkpoint"] = self._checkpoint
+        metrics |= {"seconds": time.perf_counter() - started, "images_per_second": images / trained}
+        logger.info("epoch %d: %s", epoch, ", ".join(f"{k} {v:.4g}" for k, v in metrics.items() if isinstance(v, float)))
+        return metrics
+
+    def close(self) -> None:
+        """Frees model, device memory and threads; the process is as fit for another trial as before. May be repeated."""
+        self._opened.close()
+        for name in ("_compute", "_loader", "_validation"):
+            self.__dict__.pop(name, None)
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def __enter__(self) -> Training:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _open(self, opened: contextlib.ExitStack, data: Path) -> None:
+        config = self.config
+        set_threads()
+        accelerator = open_accelerator(config.env)
+        opened.callback(close_accelerator, accelerator)
+        train, validation = open_split(data, "train"), open_split(data, "validation")
+        self._fingerprint = train.fingerprint
+        self._task = create_task(train, config.optim.label_smoothing)
+        _require_metric(config.metric, self._task)
+        self._store = Store(self.directory / "checkpoint", config.num_to_keep, config.mode)
+        resumed = self._store.newest()
+        torch.manual_seed(derive(config.seed, 0))  # the initial weights
+        size = choose_image_size(config.model, train)
+        model, self._feed = create_model(config.model, self._task.outputs, size, with_weights=resumed is None)
+        optimizer = create_optimizer(model, config.optim)
+        micro = min(config.env.per_gpu_batch_size or config.env.batch_size, config.env.batch_size)
+        clip = config.optim.gradient_clip_val
+        self._compute = Compute(accelerator, model, optimizer, self._task, self._feed, micro, clip)
+        on_gpu = accelerator.device.type == "cuda"
+        delivery = Delivery(self._feed.size, on_device=on_gpu, pinned=on_gpu)
+        loaders = [self._open_loader(opened, shards, delivery) for shards in (train, validation)]
+        self._loader, self._validation = loaders
+        self._augmentation = Augmentation(tuple(config.model.train_transforms), config.model.crop_scale, config.seed)
+        self._progress, self._checkpoint = _Progress(micro_batch=micro), ""
+        if resumed:
+            self._restore(resumed)
+        logger.info("%s on %s in %s, %d x %d images an epoch, %s", config.model.checkpoint_name, accelerator.device,
+                    accelerator.mixed_precision, len(self._loader), config.env.batch_size,
+                    f"going on after epoch {self.epoch}" if resumed else "from the start")  # fmt: skip
+
+    def _open_loader(self, opened: contextlib.ExitStack, shards: Any, delivery: Delivery) -> Loader:
+        env = self.config.env
+        loader = Loader(shards, self._task.targets(shards.labels), delivery, env.batch_size, env.num_workers)
+        opened.callback(loader.close)
+        return loader
+
+    def _train(self, epoch: int) -> tuple[float, int]:
+        """Mean training loss and number of images. Waits for the device once, at the end."""
+        self._compute.model.train()
+        losses, images = [], 0
+        update = (epoch - 1) * len(self._loader)
+        for batch in self._loader.training(self._augmentation.at(epoch)):
+            losses.append(self._compute.update(batch, self._rate(update)))
+            images += len(batch)
+            update += 1
+        return torch.stack(losses).mean().item(), images
+
+    def _evaluate(self) -> dict[str, float]:
+        if self._diverged:
+            return dict.fromkeys(self._task.metrics, math.nan)
+        self._compute.model.eval()
+        rows = [self._compute.measure(batch) for batch in self._validation.evaluation(self._augmentation)]
+        return self._task.judge(torch.cat(rows).float().cpu().numpy())
+
+    def _rate(self, update: int) -> float:
+        return learning_rate(self.config.optim, update, self.max_epochs * len(self._loader))
+
+    def _complete(self, epoch: int, metrics: dict[str, Any]) -> None:
+        """Books a good epoch: the best so far, and the checkpoints."""
+        value = metrics[self.config.metric]
+        sign = 1 if self.config.mode == "max" else -1
+        best = self._progress.best_value
+        if math.isfinite(value) and (math.isnan(best) or sign * value > sign * best):
+            self._progress.best_epoch, self._progress.best_value = epoch, value
+        self._progress.epoch, self._progress.micro_batch = epoch, self._compute.micro_batch
+        scaler = self._compute.scaler
+        state = {
+            "progress": dataclasses.asdict(self._progress),
+            "optimizer": self._compute.optimizer.state_dict(),
+            "scaler": scaler.state_dict() if scaler else None,
+        }
+        path = self._store.save(epoch, value, self._compute.model.state_dict(), state, self._describe(metrics))
+        self._checkpoint = path.relative_to(self.directory).as_posix()
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        """Goes on from `checkpoint`: weights, optimiser, scaler and counters.
+
+        Raises:
+            TrialError: it was made from other data or another model.
+        """
+        known = checkpoint.load_meta().get("data_fingerprint")
+        if known != self._fingerprint:
+            raise TrialError(
+                f"{checkpoint.path} was trained on other data (fingerprint {known}, now {self._fingerprint}); "
+                "give back the data of that time, or train in a new directory."
+            )
+        state = checkpoint.load_state()
+        try:
+            self._compute.model.load_state_dict(checkpoint.load_weights())
+            self._compute.optimizer.load_state_dict(state["optimizer"])
+        except (RuntimeError, ValueError, KeyError) as error:
+            reason = str(error).splitlines()[0]
+            raise TrialError(
+                f"{checkpoint.path} does not fit {self.config.model.checkpoint_name} and {self.config.optim.optim_type} "
+                f"({reason}); train in a new directory."
+            ) from error
+        if self._compute.scaler and state["scaler"]:
+            self._compute.scaler.load_state_dict(state["scaler"])
+        self._progress = _Progress(**state["progress"])
+        self._compute.micro_batch = min(self._progress.micro_batch, self._compute.micro_batch)
+        self._checkpoint = checkpoint.path.relative_to(self.directory).as_posix()
+
+    def _describe(self, metrics: dict[str, Any]) -> dict[str, Any]:
+        """meta.json: enough to use the weights without this program. No times, so that equal trainings give equal files."""
+        config = self.config
+        finite = {k: v if not isinstance(v, float) or math.isfinite(v) else None for k, v in metrics.items()}
+        return {
+            "metric": config.metric,
+            "mode": config.mode,
+            "metrics": finite,
+            "model": config.model.checkpoint_name,
+            "outputs": self._task.outputs,
+            "input": dataclasses.asdict(self._feed),
+            **self._task.describe(),
+            "config": config.to_flat(),
+            "seed": config.seed,
+            "data_fingerprint": self._fingerprint,
+            "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        }
+
+
+def train(config: TrialConfig, data: Path, directory: Path, report: Callable[[dict[str, Any]], bool]) -> TrialResult:
+    """Trains until it is finished or `report`, called with each epoch's metrics, returns False.
+
+    Raises:
+        AcceleratorError, WeightsError, TrialError, DataError: it cannot be trained as configured.
+    """
+    metrics: dict[str, Any] = {}
+    with Training(config, data, directory) as training:
+        reason = training.finished
+        while not reason:
+            metrics = training.run_epoch()
+            goes_on = report(metrics)
+            reason = training.finished or ("" if goes_on else "stopped")
+        return TrialResult(reason, training.epoch, training.best_epoch, training.best_value, metrics)
+
+
+def _require_metric(metric: str, task: Task) -> None:
+    known = ("train_loss", *task.metrics)
+    if metric not in known:
+        raise TrialError(f"metric {metric!r} is not reported; choose one of {', '.join(known)}.{nearest(metric, known)}")

@@ -1,0 +1,1 @@
+"""Real photographs for the demo: data only, see README.md beside this file."""

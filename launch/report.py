@@ -1,0 +1,41 @@
+"""One HTML file that shows what a sweep has found; it opens anywhere, without a network.
+
+    python launch/report.py DIR                  # writes DIR/report.html and prints where it is
+    python launch/report.py DIR --out FILE.html  # for a directory that may only be read
+
+Standard library only, as launch/results.py. While the sweep runs, its report shows what is known so far.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+if __package__ in (None, ""):  # run as a file: Python put launch/ on the path, we want the repository
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import argparse
+
+from hpo.report import write_report
+from hpo.results import open_results
+from launch.terminal import command
+
+
+@command
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="report.py",
+        description="Writes a sweep's report: one self-contained HTML file. Reads the sweep's files only.",
+        epilog="example: python launch/report.py runs/clothing-20261124-7f3a --out clothing.html",
+    )
+    parser.add_argument("directory", metavar="DIR", help="the sweep's directory, or a copy of it")
+    parser.add_argument("--out", metavar="FILE", type=Path, help="where to write (default: DIR/report.html)")
+    arguments = parser.parse_args(argv)
+    path = write_report(open_results(arguments.directory), arguments.out)
+    sys.stdout.write(f"{path}\n")
+    sys.stdout.flush()
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
