@@ -28,6 +28,7 @@ from typing import Any
 from hpo.bundled import BUNDLED, PlannedData, bundled_directory
 from hpo.data.manifest import DataSummary, describe
 from hpo.errors import UsageError, nearest
+from hpo.layout import absolute
 from hpo.modelnames import check_model_name, check_optimizer_name
 from hpo.space import Choice, Params, Space, parse_space, space_from_json, space_to_json
 from hpo.trialconfig import canonical_key, default_value
@@ -232,7 +233,7 @@ def _find_data(data: Any, base: Path, runs: Path) -> tuple[Path, DataSummary | P
         raise UsageError(f"'data' must name the directory that launch/prepare.py made, or be {BUNDLED}; got {data!r}.")
     if data.startswith("bundled:") and data != BUNDLED:
         raise UsageError(f"data: {data!r} is not bundled; {BUNDLED} is.")
-    directory = bundled_directory(runs) if data == BUNDLED else (base / Path(data).expanduser()).absolute()
+    directory = bundled_directory(runs) if data == BUNDLED else absolute(base / Path(data).expanduser())
     if data == BUNDLED and not directory.exists():
         return directory, PlannedData()
     summary = describe(directory)

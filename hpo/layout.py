@@ -74,13 +74,18 @@ class SweepDirectory:
         return self.trial(trial_id) / "checkpoint"
 
 
+def absolute(path: str | Path) -> Path:
+    """`path` from the root, without '..' and '~'; links are kept, since a cluster's paths often are links."""
+    return Path(os.path.abspath(Path(path).expanduser()))  # noqa: PTH100  Path.absolute keeps '..'
+
+
 def open_sweep(path: str | Path) -> SweepDirectory:
     """The sweep in directory `path`.
 
     Raises:
         UsageError: `path` is not a directory that a sweep was written to.
     """
-    directory = SweepDirectory(Path(path).expanduser().absolute())
+    directory = SweepDirectory(absolute(path))
     if not directory.resolved.is_file():
         raise UsageError(
             f"{path} is not a sweep directory (it has no resolved.json); name the directory that submit.py printed."

@@ -9,9 +9,10 @@ from typing import Any
 
 from hpo.layout import SweepDirectory
 from hpo.records import Event, SweepState, read_events
-from hpo.results import progress_line
+from hpo.results.read import progress_line
+from hpo.results.wording import duration
 from launch.results import main as show_results
-from launch.terminal import duration, say
+from launch.terminal import say
 
 _POLL_S = 0.5
 _END_DEADLINE_S = 60

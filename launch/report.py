@@ -16,8 +16,8 @@ if __package__ in (None, ""):  # run as a file: Python put launch/ on the path, 
 
 import argparse
 
-from hpo.report import write_report
-from hpo.results import open_results
+from hpo.results.read import open_results
+from hpo.results.report import write_report
 from launch.terminal import command
 
 

@@ -24,8 +24,8 @@ import time
 from typing import Any
 
 from hpo.errors import SweepError, UsageError, nearest
-from hpo.results import FailureGroup, Results, Row, open_results, read_results
-from hpo.results_table import best_yaml, render_comparison, render_table, render_trial, summarise
+from hpo.results.read import FailureGroup, Results, Row, open_results, read_results
+from hpo.results.table import best_yaml, render_comparison, render_table, render_trial, summarise
 from launch.terminal import colour, command
 
 JSON_VERSION = 1

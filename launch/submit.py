@@ -26,7 +26,7 @@ from typing import Any
 from hpo.cluster.request import SlurmRequest, choose_partition, fill_in, read_partitions
 from hpo.config import SLURM_KEYS, SweepConfig, load_sweep
 from hpo.errors import UsageError
-from hpo.layout import SweepDirectory, open_sweep, read_json
+from hpo.layout import SweepDirectory, absolute, open_sweep, read_json
 from hpo.records import Journal, SweepState, read_events
 from hpo.staging import name_run, stage_sweep
 from launch.terminal import command, say
@@ -39,10 +39,10 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     if arguments.resume:
         return _resume(arguments)
-    runs = Path(arguments.runs_dir or os.environ.get("SLURMTUNE_RUNS") or "runs").expanduser().absolute()
+    runs = absolute(arguments.runs_dir or os.environ.get("SLURMTUNE_RUNS") or "runs")
     path = _find_sweep(arguments.sweep)
     config = load_sweep(path, arguments.set, runs)
-    run = Path(arguments.run_dir).expanduser().absolute() if arguments.run_dir else name_run(runs, config.name)
+    run = absolute(arguments.run_dir) if arguments.run_dir else name_run(runs, config.name)
     flags = SlurmRequest.from_words({key: getattr(arguments, key) for key in SLURM_KEYS})
     if arguments.cluster == "local":
         return _run_here(stage_sweep(config, run, "local", asdict(flags)), config)
@@ -92,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _find_sweep(given: str | None) -> Path:
     if given:
-        return Path(given).expanduser().absolute()
+        return absolute(given)
     here = Path("sweep.yaml").absolute()
     path = here if here.exists() else _DEMO
     say(f"no sweep file named: taking {path}{'' if path == here else ', the bundled demo'}")

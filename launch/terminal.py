@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Protocol, TextIO
 
 from hpo.errors import SlurmtuneError
+from hpo.results.wording import duration
 
 Argv = list[str] | None
 _INTERRUPTED = 130
@@ -51,16 +52,6 @@ def colour(text: str, code: str, stream: TextIO | None = None) -> str:
     if not stream.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         return text
     return f"\x1b[{code}m{text}\x1b[0m"
-
-
-def duration(seconds: float) -> str:
-    """'45 s', '12 min 05 s', '3 h 20 min'."""
-    whole = max(0, round(seconds))
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
 class Progress:

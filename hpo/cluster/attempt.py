@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 from hpo.cluster.allocation import find_allocation
 from hpo.cluster.supervisor import HeadSupervisor, WorkerSupervisor
 from hpo.errors import SlurmtuneError
-from hpo.layout import open_sweep
+from hpo.layout import absolute, open_sweep
 
 
 @dataclass(frozen=True)
@@ -40,4 +39,4 @@ class Attempt:
 
 
 if __name__ == "__main__":
-    Attempt(str(Path(sys.argv[1]).absolute()))()
+    Attempt(str(absolute(sys.argv[1])))()

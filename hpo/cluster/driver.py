@@ -7,11 +7,15 @@ Exit codes: 0 the sweep is done; 75 stopped on request, to be resumed; else see 
 
 from __future__ import annotations
 
+import functools
 import logging
+import os
 import signal
 import socket
 import sys
+import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from hpo.cluster.rendezvous import Rendezvous
@@ -20,17 +24,19 @@ from hpo.config import SweepConfig
 from hpo.errors import ClusterError, SlurmtuneError, SweepError
 from hpo.layout import SweepDirectory, open_sweep, read_json
 from hpo.records import Event, Journal
-from hpo.report import write_report
-from hpo.results import current_best_line
+from hpo.results.read import current_best_line
+from hpo.results.report import write_report
 from hpo.search.sweep import Sweep
 from hpo.search.trialfiles import TrialFiles
 
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 STOPPED = 75  # EX_TEMPFAIL: not done, try again
 _JOIN_DEADLINE_S = 120
 
 
 def main(argv: list[str] | None = None) -> int:
     root, attempt = (argv or sys.argv[1:])[:2]
+    signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)  # before any thread starts; see _leave_on_request
     directory = open_sweep(root)
     try:
         return drive(directory, attempt)
@@ -41,35 +47,50 @@ def main(argv: list[str] | None = None) -> int:
 
 def drive(directory: SweepDirectory, attempt: str) -> int:
     """One attempt from joining the cluster to the report; returns the exit code."""
-    stop = _StopRequest()
     rendezvous = Rendezvous(directory.attempt(attempt))
     config = SweepConfig.from_json(read_json(directory.resolved))
-    journal = Journal(directory.journal)
+    sweep = Sweep(config, Journal(directory.journal), attempt)
     files = TrialFiles(directory, dict(config.space.constants))
-    sweep = Sweep(config, journal, attempt)
     sweep.listener = _Narrator(sweep, files)
+    close = functools.partial(_close, sweep, directory, files)
+    threading.Thread(target=_leave_on_request, args=(close,), daemon=True).start()
     head = _await_head(rendezvous)
     sweep.start_attempt(job=head["job"], host=socket.gethostname(), nodes=head["nodes"])
-    reason = "an error"
     try:
-        reason = _search(sweep, directory, rendezvous, head, stop)
-    except SlurmtuneError as error:
-        reason = str(error)
+        reason = _search(sweep, directory, rendezvous, head)
+    except Exception as error:
+        close(str(error) if isinstance(error, SlurmtuneError) else f"{type(error).__name__}: {error}"[:500])
         raise
-    finally:
-        files.close()
-        sweep.end_attempt(reason)  # once: it is there already after a request to stop
-        if sweep.state.incumbent():
-            save_winner(directory, sweep.state, config)
-        write_report(directory)
-        journal.close()
-    say(reason)
+    close(reason)
     return 0 if sweep.done else STOPPED
 
 
-def _search(
-    sweep: Sweep, directory: SweepDirectory, rendezvous: Rendezvous, head: dict[str, Any], stop: _StopRequest
-) -> str:
+def _close(sweep: Sweep, directory: SweepDirectory, files: TrialFiles, reason: str) -> None:
+    """Ends the attempt in the journal, then writes what follows from it, as far as that can be written."""
+    sweep.end_attempt(reason)
+    say(reason)
+    files.close()
+    for write in (lambda: save_winner(directory, sweep.state, sweep.config), lambda: write_report(directory)):
+        try:
+            write()
+        except (SlurmtuneError, OSError) as error:  # a full disk, or a report.html that a person wrote
+            say(f"error: {error}")
+
+
+def _leave_on_request(close: Callable[[str], None]) -> None:
+    """Waits for SIGTERM or SIGINT and leaves at once: all that counts is in the journal and in the checkpoints.
+
+    A thread, and not a signal handler: Python runs handlers in the main thread, which may be waiting inside Ray for a
+    head that the same signal has just ended.
+    """
+    signum = signal.sigwait(_STOP_SIGNALS)
+    try:
+        close(f"stopped on request ({signal.Signals(signum).name})")
+    finally:
+        os._exit(STOPPED)
+
+
+def _search(sweep: Sweep, directory: SweepDirectory, rendezvous: Rendezvous, head: dict[str, Any]) -> str:
     """Runs the trials; returns in words why it ended."""
     from hpo.cluster.trainable import make_trainable
     from hpo.search.engine import TrialResources, hopeless, run_search
@@ -78,19 +99,12 @@ def _search(
     cpus, gpus = _share(sweep.config, head)
     folder = rendezvous.folder / "ray"
     if not sweep.done:
-        run_search(sweep, make_trainable(directory), TrialResources(cpus, gpus), folder, lambda: _stopping(sweep, stop))
+        run_search(sweep, make_trainable(directory), TrialResources(cpus, gpus), folder)
     if cause := hopeless(sweep):
         raise SweepError(f"the first trials all failed, so the sweep was stopped: {cause}")
     if sweep.done and not sweep.state.incumbent():
         raise SweepError(f"no trial gave a {sweep.config.metric}; `results.py {directory.root}` says why each ended.")
-    return "all trials have ended" if sweep.done else f"stopped on request ({stop.asked or 'Ray ended the run'})"
-
-
-def _stopping(sweep: Sweep, stop: _StopRequest) -> bool:
-    """Whether a stop was asked for; if so it is in the journal at once, since SIGKILL may follow in seconds."""
-    if stop.asked:
-        sweep.end_attempt(f"stopped on request ({stop.asked})")
-    return stop.asked != ""
+    return "all trials have ended" if sweep.done else "Ray ended the run"
 
 
 def _share(config: SweepConfig, head: dict[str, Any]) -> tuple[float, float]:
@@ -139,18 +153,6 @@ def _join_cluster(head: dict[str, Any], rendezvous: Rendezvous) -> None:
     say(f"Ray is ready on {len(alive)} of {head['nodes']} hosts after {seconds} s")
 
 
-class _StopRequest:
-    """Notes SIGTERM and SIGINT; the search ends at the next event."""
-
-    def __init__(self) -> None:
-        self.asked = ""
-        signal.signal(signal.SIGTERM, self._note)
-        signal.signal(signal.SIGINT, self._note)
-
-    def _note(self, signum: int, frame: Any) -> None:
-        self.asked = signal.Signals(signum).name
-
-
 class _Narrator:
     """Passes each event on to the trials' files, and says in the log what a person would want to know."""
 
@@ -177,4 +179,6 @@ def say(message: str) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    code = main()
+    sys.stdout.flush()
+    os._exit(code)  # Ray's own leave-taking aborts when its head has gone before us, and all is written already

@@ -106,6 +106,7 @@ def ray_environment(token: Path, node: RayNode, environ: Mapping[str, str] = os.
         "RAY_enable_worker_prestart": "0",
         "RAY_DEDUP_LOGS": "0",
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+        "RAY_AIR_NEW_OUTPUT": "0",  # the old reporter is silent when it is told to be
         "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
         "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
         "HDF5_USE_FILE_LOCKING": "FALSE",

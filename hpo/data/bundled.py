@@ -34,7 +34,10 @@ def ensure_demo_data(directory: Path, tell: Tell = be_quiet, progress: Progress 
         return directory
     if not ARCHIVE.is_file():
         raise DataError(f"the bundled images {ARCHIVE} are missing; install slurmtune again.")
-    directory.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{directory} cannot be made ({error}); name another directory.") from None
     _remove_abandoned(directory)
     building = directory.parent / f".{directory.name}.{uuid.uuid4().hex[:12]}.building"
     try:

@@ -21,7 +21,7 @@ import simplejpeg
 from PIL import Image, ImageOps
 
 QUALITY = 95
-_FULL_CHROMA_BELOW = 256  # px, short side: there 4:2:0 costs visible colour and saves few bytes
+_FULL_CHROMA_BELOW = 128  # px, short side: there 4:2:0 costs visible colour and saves few bytes
 _ORIENTATION = 0x0112
 # By content, whatever the file's name says. Not all of Pillow's: its EPS reader, for one, starts Ghostscript.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")

@@ -23,7 +23,7 @@ from hpo.data.format import LABEL_DTYPES, ShardHeader, write_shard
 from hpo.data.listener import Progress, Tell, be_quiet
 from hpo.data.listing import Source
 from hpo.data.manifest import SKIPPED, SPLITS, DataSummary, Manifest, ShardRecord, describe
-from hpo.data.plan import PlannedShard, Recipe, chunks, plan_shards
+from hpo.data.plan import MIB, PlannedShard, Recipe, chunks, plan_shards
 from hpo.data.pool import Crew
 from hpo.data.resume import FinishedShard, Workplace, claim, file_sha256
 from hpo.data.split import TRAIN, assign_splits
@@ -34,6 +34,7 @@ from hpo.errors import DataError
 class _Job:
     source: Source
     recipe: Recipe
+    identity: dict[str, Any]
     strict: bool
     place: Workplace
     progress: Progress
@@ -63,11 +64,15 @@ def prepare(
         tell(note)
     if not (codes == TRAIN).any():
         raise DataError(f"{source.path} has no image in split 'train'.")
-    with claim(out, _identity(source, recipe)) as place:
-        if place is None:
-            tell(f"{out} is complete already.")
-        else:
-            _fill(_Job(source, recipe, strict, place, progress), codes, workers, tell)
+    identity = _identity(source, recipe)
+    try:
+        with claim(out, identity) as place:
+            if place is None:
+                tell(f"{out} is complete already.")
+            else:
+                _fill(_Job(source, recipe, identity, strict, place, progress), codes, workers, tell)
+    except OSError as error:
+        raise DataError(f"{out} cannot be written ({error}); mend that and run the same command again.") from error
     return describe(out)
 
 
@@ -81,9 +86,14 @@ def _identity(source: Source, recipe: Recipe) -> dict[str, Any]:
     }
 
 
+def _useful_workers(source: Source) -> int:
+    """To start one costs as much as some hundred small images or a few large ones."""
+    return 1 + len(source.listing) // 256 + int(source.listing.sizes.sum()) // (8 * MIB)
+
+
 def _fill(job: _Job, codes: np.ndarray, workers: int, tell: Tell) -> None:
     planned = plan_shards(job.source.listing, codes, job.recipe)
-    with Crew(min(workers, 1 + len(codes) // 256)) as crew:  # a process costs as much as some hundred images
+    with Crew(min(workers, _useful_workers(job.source))) as crew:
         kept = _sound(job, planned, crew)
         missing = [shard for shard in planned if shard.stem not in kept]
         if kept:
@@ -188,7 +198,7 @@ def _manifest(job: _Job, planned: list[PlannedShard], finished: list[FinishedSha
         encoding=recipe.encoding,
         image_size=(recipe.size, recipe.size) if recipe.encoding == "raw" and recipe.size else None,
         fingerprint=_fingerprint(job, planned, finished),
-        source=_identity(job.source, recipe),
+        source=job.identity,
         skipped=sum(len(shard.skipped) for shard in finished),
         duplicates_across_splits=_duplicates(finished),
         shards=tuple(shard.record for shard in finished),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from ray.tune.search import Searcher
 from hpo.search.sweep import Sweep
 
 _RETRIES = 3  # of a trial whose process or host was lost
+_COUNT_EVERY_S = 2.0
 _HOPELESS = 3  # trials that failed, when no other has given a value: the sweep itself is wrong
 
 
@@ -45,10 +46,8 @@ class TrialResources:
         return fit
 
 
-def run_search(
-    sweep: Sweep, trainable: type, resources: TrialResources, folder: Path, stopped: Callable[[], bool]
-) -> None:
-    """Runs trials until the sweep is done or `stopped()` says so. `folder` takes Tune's own files, which nobody reads.
+def run_search(sweep: Sweep, trainable: type, resources: TrialResources, folder: Path) -> None:
+    """Runs trials until the sweep is done, or is hopeless. `folder` takes Tune's own files, which nobody reads.
 
     `trainable` is a class for Ray Tune whose `step` returns epoch, metrics, checkpoint, end, or failure.
     """
@@ -65,7 +64,7 @@ def run_search(
         run_config=tune.RunConfig(
             name="tune",
             storage_path=str(folder),
-            stop=_SweepStopper(sweep, stopped),
+            stop=_HopelessStopper(sweep),
             callbacks=[_JournalCallback(sweep)],
             failure_config=tune.FailureConfig(max_failures=_RETRIES),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # trials write their own
@@ -89,15 +88,22 @@ class _JournalSearcher(_Stateless, Searcher):
         super().__init__()
         self._sweep, self._resources = sweep, resources
         self._running: set[str] = set()
+        self._slots, self._counted = 0, -math.inf
 
     def suggest(self, trial_id: str) -> Any:
-        if len(self._running) >= max(1, self._resources.slots()):
+        if len(self._running) >= max(1, self._count_slots()):
             return None
         trial = self._sweep.next_trial()
         if trial is None:
             return str(Searcher.FINISHED)
         self._running.add(trial_id)
         return {"trial": trial.id, "params": trial.params}
+
+    def _count_slots(self) -> int:
+        """Tune asks ten times a second; hosts come and go more slowly."""
+        if time.monotonic() - self._counted > _COUNT_EVERY_S:
+            self._slots, self._counted = self._resources.slots(), time.monotonic()
+        return self._slots
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         self._running.discard(trial_id)
@@ -144,15 +150,15 @@ class _JournalCallback(_Stateless, Callback):
         self._sweep.fail_trial(trial.config["trial"], "lost", _cause(trial), retry=False)
 
 
-class _SweepStopper(_Stateless, Stopper):
-    def __init__(self, sweep: Sweep, stopped: Callable[[], bool]) -> None:
-        self._sweep, self._stopped = sweep, stopped
+class _HopelessStopper(_Stateless, Stopper):
+    def __init__(self, sweep: Sweep) -> None:
+        self._sweep = sweep
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
 
     def stop_all(self) -> bool:
-        return self._stopped() or hopeless(self._sweep) != ""
+        return hopeless(self._sweep) != ""
 
 
 def hopeless(sweep: Sweep) -> str:

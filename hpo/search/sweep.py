@@ -6,8 +6,10 @@ decides follows from the journal's prefix, so that opening the same journal agai
 
 from __future__ import annotations
 
+import functools
+import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from hpo.config import SweepConfig
 from hpo.records import Event, Journal, SweepState, Trial
@@ -16,6 +18,16 @@ from hpo.search.bayes import Observation, startup_trials, suggest
 from hpo.trialconfig import default_value
 
 Listener = Callable[[Event], None]
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def _one_at_a_time(method: Method) -> Method:
+    @functools.wraps(method)
+    def locked(self: Sweep, *args: Any, **kwargs: Any) -> Any:
+        with self._lock:
+            return method(self, *args, **kwargs)
+
+    return cast(Method, locked)
 
 
 class Sweep:
@@ -25,6 +37,7 @@ class Sweep:
         self.config, self._journal, self.attempt = config, journal, attempt
         self.listener: Listener = lambda event: None
         self._ended = False
+        self._lock = threading.RLock()  # the driver's thread for signals may end the attempt at any moment
         self.state = SweepState()
         self._shares = place_rungs(
             config.max_epochs, config.tune.reduction_factor, _warmup_epochs(config), config.tune.grace_period
@@ -48,6 +61,7 @@ class Sweep:
             self._settle(trial)
         self._waiting = [trial.id for trial in self.state.trials.values() if not trial.finished]
 
+    @_one_at_a_time
     def end_attempt(self, reason: str) -> None:
         """Closes the attempt in the journal; what trials report after it is not written any more."""
         if self._ended:
@@ -63,6 +77,7 @@ class Sweep:
         trials = self.state.trials.values()
         return len(trials) >= self.config.tune.num_trials and all(trial.finished for trial in trials)
 
+    @_one_at_a_time
     def next_trial(self) -> Trial | None:
         """The next trial to run: first what an earlier attempt left unfinished, then new ones; None at the end."""
         if self._waiting:
@@ -86,12 +101,16 @@ class Sweep:
                     note=suggestion.note)  # fmt: skip
         return self.state.trials[trial_id]
 
+    @_one_at_a_time
     def start_trial(self, trial_id: str, node: str) -> None:
         checkpoint = self.state.trials[trial_id].checkpoint
+        if self._ended:
+            return
         self._write(
             "started", trial=trial_id, attempt=self.attempt, node=node, epoch=checkpoint[0] if checkpoint else 0
         )
 
+    @_one_at_a_time
     def report(self, trial_id: str, epoch: int, metrics: dict[str, Any], checkpoint: str = "", end: str = "") -> bool:
         """Takes one epoch's metrics and says whether the trial goes on. `end`: the trial's own reason to end here."""
         trial = self.state.trials[trial_id]
@@ -106,6 +125,7 @@ class Sweep:
         self._settle(trial, end)
         return not trial.finished
 
+    @_one_at_a_time
     def fail_trial(self, trial_id: str, kind: str, cause: str, retry: bool) -> None:
         """`kind` names the class of the failure; with `retry` the trial will be started again from its checkpoint."""
         if self._ended or self.state.trials[trial_id].finished:  # losing the process of a trial that is done is no loss

@@ -1,9 +1,10 @@
 """The trial room: one configuration trained on shards, with Accelerate, without Ray. Importing it costs nothing.
 
-    training   Training, train: the epoch loop            checkpoint  what a trial goes on from
-    compute    one update, in the memory there is         device      accelerator, precision, threads
-    loader     batches, read ahead                        model, weights, optimizer, task
-    augment    which part of an image is shown, and       render      its pixels on host or device
+training    Training, train: the epoch loop
+compute     one update, in the memory there is        device      accelerator, precision, threads
+loader      batches, read ahead                       augment     which part of each image is shown
+render      its pixels, on the host or a GPU          randomness  numbers that need no saved state
+model, weights, optimizer, task                       checkpoint  what a trial goes on from
 """
 
 from __future__ import annotations

@@ -37,8 +37,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m hpo.trial",
         description="Train one configuration alone, without Ray. The same command goes on where it was cut off.",
-        epilog="example: python -m hpo.trial --data DATA --out trial --set model.timm_image.checkpoint_name=test_resnet "
-        "--set model.timm_image.pretrained=false --set optim.lr=0.005",
+        epilog="example: python -m hpo.trial --data DATA --out trial --set optim.lr=0.005 "
+        "--set model.timm_image.checkpoint_name=test_resnet --set model.timm_image.pretrained=false",
     )
     parser.add_argument("--data", type=Path, required=True, help="directory that launch/prepare.py made")
     parser.add_argument("--out", type=Path, required=True, help="directory of the trial: log.txt, checkpoint/")
@@ -47,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--metric", help="chooses the best epoch (val_accuracy; regression: val_rmse)")
     parser.add_argument("--mode", choices=("max", "min"), help="its direction; by default that of its name")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--num-to-keep", type=int, default=3, metavar="N", help="best epochs whose weights are kept (3)")
+    parser.add_argument("--num-to-keep", type=int, default=3, metavar="N", help="best epochs that are kept (3)")
     parser.add_argument("--json", action="store_true", help="one JSON object an epoch, and one for the result")
     return parser
 
@@ -81,7 +81,8 @@ def _read_config(arguments: argparse.Namespace) -> TrialConfig:
         raise UsageError(f"--num-to-keep must be at least 1, got {arguments.num_to_keep}.")
     metric = arguments.metric or _default_metric(arguments.data)
     mode = arguments.mode or ("min" if metric.endswith(("loss", "rmse", "mae")) else "max")
-    return TrialConfig.from_flat(values, metric=metric, mode=mode, seed=arguments.seed, num_to_keep=arguments.num_to_keep)
+    others = {"metric": metric, "mode": mode, "seed": arguments.seed, "num_to_keep": arguments.num_to_keep}
+    return TrialConfig.from_flat(values, **others)
 
 
 def _parse_assignment(text: str) -> tuple[str, Any]:
@@ -105,7 +106,8 @@ def _default_metric(data: Path) -> str:
 
 
 def _as_text(metrics: dict[str, Any], max_epochs: int) -> str:
-    values = " ".join(f"{name} {value:.4f}" for name, value in metrics.items() if "loss" in name or name.startswith("val_"))
+    shown = [name for name in metrics if name == "train_loss" or name.startswith("val_")]
+    values = " ".join(f"{name} {metrics[name]:.4f}" for name in shown)
     left = metrics["seconds"] * (max_epochs - metrics["epoch"])
     timing = f"{metrics['seconds']:.1f} s ({metrics['images_per_second']:.0f} images/s), {left:.0f} s left"
     return f"epoch {metrics['epoch']}/{max_epochs} {values} lr {metrics['lr']:.3g} {timing}"

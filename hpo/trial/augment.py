@@ -1,4 +1,4 @@
-"""Which part of each image a model sees, and whether mirrored: decided here in numbers, carried out by hpo.trial.render.
+"""Which part of each image a model sees, and whether mirrored, in numbers; hpo.trial.render carries it out.
 
 Every transform maps a box to a box, so that a list of them costs one resampling of the pixels:
     resize                  the whole image, squeezed to a square

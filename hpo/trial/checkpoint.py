@@ -1,7 +1,7 @@
 """Checkpoints of one trial: whole or not there, verified before use, the weights written once an epoch.
 
-    checkpoint/last-0007/  weights.safetensors state.pt meta.json MANIFEST.json    to go on from; the two newest are kept
-    checkpoint/best-0004/  weights.safetensors meta.json MANIFEST.json             the best `keep` epochs
+    checkpoint/last-0007/  weights.safetensors state.pt meta.json MANIFEST.json   to go on from; the two newest
+    checkpoint/best-0004/  weights.safetensors meta.json MANIFEST.json            the best `keep` epochs
 
 Each is filled under a temporary name, made durable, sealed by a manifest of sizes and sha256, then renamed; older ones
 go only afterwards. Best comes before last, so that whoever goes on from last-N has best-N. Weights are in timm's names.
@@ -86,7 +86,9 @@ class Store:
         ranked = sorted(valued, key=lambda pair: (-pair[0], pair[1].epoch))
         return [checkpoint for value, checkpoint in ranked if value > -math.inf]
 
-    def save(self, epoch: int, value: float, weights: Mapping[str, Tensor], state: dict[str, Any], meta: dict[str, Any]) -> Path:
+    def save(
+        self, epoch: int, value: float, weights: Mapping[str, Tensor], state: dict[str, Any], meta: dict[str, Any]
+    ) -> Path:
         """Writes epoch `epoch` as last, and as best if `value` of the metric earns it. Returns the path of last."""
         last = self._directory / f"{_TEMPORARY}last-{uuid.uuid4().hex[:8]}"
         last.mkdir()

@@ -48,7 +48,7 @@ class Compute:
         self.micro_batch = micro_batch
         self._accelerator, self._task, self._clip, self._size = accelerator, task, clip, feed.size
         layout = torch.channels_last if is_convolutional(model) else torch.contiguous_format
-        self._normalise = Normaliser(feed.mean, feed.std, accelerator.device, layout)
+        self._normalise = Normaliser(feed, accelerator.device, layout)
         self.model, self.optimizer = accelerator.prepare(model.to(memory_format=layout), optimizer)
         self.scaler = accelerator.scaler  # of fp16, else None
         self._parameters = list(self.model.parameters())
@@ -107,8 +107,8 @@ class Compute:
     def _halve(self, reason: str) -> None:
         if self.micro_batch == 1:
             raise OutOfMemory(
-                f"not even one image of {self._size} pixels fits into the memory of {self._accelerator.device} ({reason}); "
-                "choose a smaller model or image size, or give the trial a larger GPU."
+                f"not even one image of {self._size} pixels fits into the memory of {self._accelerator.device} "
+                f"({reason}); choose a smaller model or image size, or give the trial a larger GPU."
             )
         self.micro_batch = max(1, self.micro_batch // 2)
         logger.warning("out of memory (%s): going on with %d images at a time", reason, self.micro_batch)

@@ -1,4 +1,4 @@
-"""Where a trial computes and in which precision. The one place that opens Accelerate, and resets it for the next trial."""
+"""Where a trial computes and in which precision. The one place that opens Accelerate, and resets it for the next."""
 
 from __future__ import annotations
 
@@ -56,9 +56,8 @@ def open_accelerator(env: EnvConfig) -> Accelerator:
     return accelerator
 
 
-def close_accelerator(accelerator: Accelerator) -> None:
-    """Frees what Accelerate holds and lets the next trial of this process choose its own precision."""
-    accelerator.free_memory()
+def close_accelerator() -> None:
+    """Lets the next trial of this process choose its own device and precision."""
     _reset()
 
 
@@ -76,8 +75,9 @@ def set_threads() -> int:
 def _choose_gpu(accelerator: str) -> bool:
     choice = os.environ.get(ACCELERATOR_VARIABLE) or accelerator
     if choice not in ACCELERATORS:
+        words = ", ".join(ACCELERATORS)
         raise UsageError(
-            f"{ACCELERATOR_VARIABLE} must be one of {', '.join(ACCELERATORS)}, got {choice!r}.{nearest(choice, ACCELERATORS)}"
+            f"{ACCELERATOR_VARIABLE} must be one of {words}, got {choice!r}.{nearest(choice, ACCELERATORS)}"
         )
     if choice == "cpu":
         return False
@@ -94,12 +94,12 @@ def _choose_gpu(accelerator: str) -> bool:
 
 
 def _explain_missing_gpu(what: str) -> str:
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "unset")
     build = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
     return (
-        f"this trial was given a GPU (CUDA_VISIBLE_DEVICES={'unset' if visible is None else visible}) but {what}: "
-        f"torch {torch.__version__} {build}, {_describe_driver()}; mend the node or the installation, or train on the CPU "
-        f"by env.accelerator: cpu in the sweep or {ACCELERATOR_VARIABLE}=cpu in the environment."
+        f"this trial was given a GPU (CUDA_VISIBLE_DEVICES={visible}) but {what}: torch {torch.__version__} {build}, "
+        f"{_describe_driver()}; mend the node or the installation, or train on the CPU by env.accelerator: cpu in the "
+        f"sweep or {ACCELERATOR_VARIABLE}=cpu in the environment."
     )
 
 
@@ -133,7 +133,7 @@ def _reset() -> None:
 
 @contextlib.contextmanager
 def _without_launcher() -> Iterator[None]:
-    """Hides what srun and mpirun export to the tasks of a step: Accelerate would wait for them as if they were ranks."""
+    """Hides what srun and mpirun export to each task of a step: Accelerate would wait for the others as for ranks."""
     hidden = {name: os.environ.pop(name) for name in _LAUNCHERS if name in os.environ}
     try:
         yield

@@ -1,6 +1,6 @@
 """Batches of pixels, read ahead by threads.
 
-Threads, not processes: decoding, resizing and copying let go of Python's lock, and a batch need not cross a process border.
+Threads, not processes: decoding, resizing and copying let go of Python's lock, and a batch crosses no process border.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from hpo.trial.render import render_image
 if TYPE_CHECKING:
     from hpo.data.shards import ShardSet
 
-_CHUNK = 16  # images decoded before they are rendered: enough to share numpy's overhead, few enough for large photographs
+_CHUNK = 16  # images decoded before they are rendered: enough to share numpy's overhead, few for large photographs
 _DEADLINE = 900.0  # seconds for one batch; storage that takes longer is stuck
 
 
@@ -100,7 +100,7 @@ class Loader:
         targets = self._targets[torch.from_numpy(indices)]
         if self._delivery.pinned:
             targets = targets.pin_memory()
-        if self._shards.encoding != "raw":
+        if self._shards.image_shape is None:
             return Batch(self._decode(indices, augmentation), targets)
         height, width, _ = self._shards.image_shape
         sizes = (np.full(len(indices), height), np.full(len(indices), width))
@@ -120,8 +120,9 @@ class Loader:
             images = [decode_rgb(self._shards.read_bytes(int(index))) for index in chunk]
             heights, widths = np.array([image.shape[:2] for image in images]).T
             crops = augmentation.crops(self._ids[chunk], heights, widths)
-            for place, image in enumerate(images):
-                render_image(image, crops.boxes[place], bool(crops.flips[place]), pixels[first + place])
+            targets = pixels[first : first + len(chunk)]
+            for image, box, flip, target in zip(images, crops.boxes.tolist(), crops.flips, targets, strict=True):
+                render_image(image, box, flip, target)
         return out
 
     def _render(self, images: Tensor, crops: Crops) -> Tensor:
@@ -130,9 +131,9 @@ class Loader:
         if (height, width) == (size, size) and crops.leave_whole(height, width):
             return images
         out = self._buffer(count, size, size)
-        source, target = images.numpy(), out.numpy()
-        for place, (box, flip) in enumerate(zip(crops.boxes.tolist(), crops.flips.tolist(), strict=True)):
-            render_image(source[place], box, flip, target[place])
+        pairs = zip(images.numpy(), crops.boxes.tolist(), crops.flips, out.numpy(), strict=True)
+        for image, box, flip, target in pairs:
+            render_image(image, box, flip, target)
         return out
 
     def _buffer(self, count: int, height: int, width: int) -> Tensor:
@@ -143,4 +144,6 @@ def _wait(future: Future[Batch]) -> Batch:
     try:
         return future.result(_DEADLINE)
     except TimeoutError:
-        raise DataError(f"a batch could not be read within {_DEADLINE:.0f} s; the storage of the data seems stuck.") from None
+        raise DataError(
+            f"a batch was not read within {_DEADLINE:.0f} s; the storage of the data seems stuck."
+        ) from None

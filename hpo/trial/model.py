@@ -73,15 +73,14 @@ def create_model(config: ModelConfig, outputs: int, size: int, with_weights: boo
 
 
 def is_convolutional(model: nn.Module) -> bool:
-    """Whether it computes mostly by convolutions, which run faster with channels last; a ViT has one, for its patches."""
+    """Whether it computes by convolutions, which run faster with channels last; a ViT has one, for its patches."""
     return sum(isinstance(module, nn.Conv2d) for module in model.modules()) > 1
 
 
 def _get_cfg(name: str) -> Any:
     if not timm.is_model(name):
-        raise TrialError(
-            f"model.timm_image.checkpoint_name: timm {timm.__version__} has no model {name!r}.{nearest(name, timm.list_models())}"
-        )
+        near = nearest(name, timm.list_models())
+        raise TrialError(f"model.timm_image.checkpoint_name: timm {timm.__version__} has no model {name!r}.{near}")
     try:
         return timm.get_pretrained_cfg(name)
     except RuntimeError as error:
@@ -101,7 +100,7 @@ def _build(name: str, options: dict[str, Any], weights: dict[str, Any]) -> nn.Mo
         if refused is None:
             raise
         raise TrialError(
-            f"model.timm_image.{refused} is {options[refused]:g}, but {name} has no such option; set it to 0 for this model."
+            f"model.timm_image.{refused} is {options[refused]:g}, but {name} has no such option; set it to 0 for it."
         ) from None
     except (AssertionError, ValueError, RuntimeError) as error:
         if downloads:
@@ -119,12 +118,12 @@ def _require_regularisation(model: nn.Module, config: ModelConfig) -> None:
     if config.drop_path_rate and not any(isinstance(m, DropPath) and m.drop_prob for m in model.modules()):
         raise TrialError(
             f"model.timm_image.drop_path_rate is {config.drop_path_rate:g}, but {name} has no stochastic depth; "
-            "set it to 0 for this model."
+            "set it to 0 for it."
         )
     dropout = getattr(model, "drop_rate", 0) or any(isinstance(m, nn.Dropout) and m.p for m in model.modules())
     if config.drop_rate and not dropout:
         raise TrialError(
-            f"model.timm_image.drop_rate is {config.drop_rate:g}, but {name} has no dropout; set it to 0 for this model."
+            f"model.timm_image.drop_rate is {config.drop_rate:g}, but {name} has no dropout; set it to 0 for it."
         )
 
 
@@ -136,12 +135,13 @@ def _probe(model: nn.Module, name: str, outputs: int, size: int) -> None:
             result = model.eval()(torch.zeros(1, 3, size, size))
     except (AssertionError, ValueError, RuntimeError) as error:
         raise TrialError(
-            f"{name} cannot take images of {size} pixels ({_first_line(error)}); choose another model.timm_image.image_size."
+            f"{name} cannot take images of {size} pixels ({_first_line(error)}); "
+            "choose another model.timm_image.image_size."
         ) from error
     finally:
         model.train(was_training)
     if not isinstance(result, torch.Tensor) or result.shape != (1, outputs):
-        raise TrialError(f"{name} is not an image classifier: it does not give {outputs} values for an image; choose another model.")
+        raise TrialError(f"{name} does not give {outputs} values for an image; choose an image classifier of timm.")
 
 
 def _listed(options: dict[str, Any]) -> str:

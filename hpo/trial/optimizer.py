@@ -22,7 +22,7 @@ def create_optimizer(model: nn.Module, config: OptimConfig) -> Optimizer:
         TrialError: timm has no such optimiser, or it cannot run here.
     """
     name = config.optim_type.lower()
-    known = list_optimizers()
+    known = [str(name) for name in list_optimizers()]
     if name not in known:
         raise TrialError(f"optim.optim_type: timm has no optimiser {config.optim_type!r}.{nearest(name, known)}")
     options: dict[str, Any] = {}
@@ -40,7 +40,7 @@ def create_optimizer(model: nn.Module, config: OptimConfig) -> Optimizer:
         )
     except (AssertionError, ImportError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise TrialError(f"optim.optim_type {config.optim_type!r} cannot be used here ({reason}); choose another.") from error
+        raise TrialError(f"optim.optim_type {name!r} cannot be used here ({reason}); choose another.") from error
 
 
 def _defaults(name: str) -> dict[str, Any]:

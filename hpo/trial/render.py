@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import cv2
 import numpy as np
 import torch
@@ -9,13 +12,16 @@ from torch import Tensor
 
 from hpo.trial.augment import Crops
 
+if TYPE_CHECKING:
+    from hpo.trial.model import Input
 
-def render_image(image: np.ndarray, box: np.ndarray, flip: bool, out: np.ndarray) -> None:
+
+def render_image(image: np.ndarray, box: Sequence[int], flip: bool, out: np.ndarray) -> None:
     """Writes the box of `image`, uint8 (H, W, 3), into `out`, uint8 (S, S, 3).
 
     Averages over areas when it shrinks and interpolates when it enlarges, which is what keeps edges from flickering.
     """
-    top, left, height, width = (int(number) for number in box)
+    top, left, height, width = box
     if top >= 0 and left >= 0 and top + height <= image.shape[0] and left + width <= image.shape[1]:
         part = image[top : top + height, left : left + width]
     else:
@@ -57,17 +63,18 @@ def _axis_weights(start: Tensor, length: Tensor, flips: Tensor, source: int, siz
     centres = torch.where(flips[:, None], centres.flip(1), centres)[:, :, None]
     reach = step.clamp(min=1.0)[:, :, None]
     pixels = torch.arange(source, device=start.device, dtype=torch.float32)
-    images = (pixels, -1 - pixels, 2 * source - 1 - pixels)  # each pixel, and where it appears mirrored at either border
-    weights = sum((1 - (centres - image).abs() / reach).clamp(min=0) for image in images)
-    return weights / weights.sum(2, keepdim=True)  # type: ignore[union-attr]
+    weights = torch.zeros_like(centres * pixels)
+    for places in (pixels, -1 - pixels, 2 * source - 1 - pixels):  # each pixel, and its mirror images at either border
+        weights += (1 - (centres - places).abs() / reach).clamp(min=0)
+    return weights / weights.sum(2, keepdim=True)
 
 
 class Normaliser:
     """Pixels to a model's input: (pixel / 255 - mean) / std, in the layout that the model wants."""
 
-    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...], device: torch.device, layout: torch.memory_format) -> None:
-        self._shift = torch.tensor(mean, device=device).mul_(255).view(1, 3, 1, 1)
-        self._scale = torch.tensor(std, device=device).mul_(255).reciprocal_().view(1, 3, 1, 1)
+    def __init__(self, feed: Input, device: torch.device, layout: torch.memory_format) -> None:
+        self._shift = torch.tensor(feed.mean, device=device).mul_(255).view(1, 3, 1, 1)
+        self._scale = torch.tensor(feed.std, device=device).mul_(255).reciprocal_().view(1, 3, 1, 1)
         self._layout = layout
 
     def __call__(self, pixels: Tensor) -> Tensor:

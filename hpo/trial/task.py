@@ -19,7 +19,9 @@ class Task(Protocol):
     """outputs: values that the model gives for an image. metrics: the names of what `judge` returns."""
 
     outputs: int
-    metrics: tuple[str, ...]
+
+    @property
+    def metrics(self) -> tuple[str, ...]: ...
 
     def targets(self, labels: np.ndarray) -> Tensor:
         """Labels of a split as the loss takes them, on the host."""
@@ -56,7 +58,9 @@ class Classification:
 
     def targets(self, labels: np.ndarray) -> Tensor:
         if len(labels) and not 0 <= labels.min() <= labels.max() < self.outputs:
-            raise DataError(f"labels must be 0 to {self.outputs - 1}, found {labels.min()} to {labels.max()}; run prepare.py --check.")
+            raise DataError(
+                f"labels must be 0 to {self.outputs - 1}, found {labels.min()} to {labels.max()}; prepare anew."
+            )
         return torch.from_numpy(np.asarray(labels, np.int64))
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -67,7 +71,7 @@ class Classification:
         return torch.stack([losses, (outputs.argmax(1) == targets).float(), targets.float()], dim=1)
 
     def judge(self, compared: np.ndarray) -> dict[str, float]:
-        losses, right, targets = compared.T
+        losses, right, targets = compared.T.astype(np.float64)
         counts = np.bincount(targets.astype(np.int64), minlength=self.outputs)
         hits = np.bincount(targets.astype(np.int64), weights=right, minlength=self.outputs)
         present = counts > 0

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from hpo.data.read import open_split
@@ -115,22 +114,23 @@ class Training:
         loss, images = self._train(epoch)
         trained = time.perf_counter() - started
         self._diverged = not math.isfinite(loss)
-        metrics = {"epoch": epoch, "train_loss": loss, **self._evaluate(), "lr": self._rate(epoch * len(self._loader) - 1)}
-        metrics |= {"micro_batch": self._compute.micro_batch}
+        metrics: dict[str, Any] = {"epoch": epoch, "train_loss": loss, **self._evaluate()}
+        metrics |= {"lr": self._rate(epoch * len(self._loader) - 1), "micro_batch": self._compute.micro_batch}
         if not self._diverged:
             self._complete(epoch, metrics)
         self._progress.epoch = epoch
         metrics["checkpoint"] = self._checkpoint
         metrics |= {"seconds": time.perf_counter() - started, "images_per_second": images / trained}
-        logger.info("epoch %d: %s", epoch, ", ".join(f"{k} {v:.4g}" for k, v in metrics.items() if isinstance(v, float)))
+        shown = [f"{name} {value:.4g}" for name, value in metrics.items() if isinstance(value, float)]
+        logger.info("epoch %d: %s", epoch, ", ".join(shown))
         return metrics
 
     def close(self) -> None:
-        """Frees model, device memory and threads; the process is as fit for another trial as before. May be repeated."""
-        self._opened.close()
+        """Frees model, device memory and threads, so that this process can run the next trial. May be repeated."""
         for name in ("_compute", "_loader", "_validation"):
             self.__dict__.pop(name, None)
-        gc.collect()
+        self._opened.close()
+        gc.collect()  # Accelerate ties a model to itself, so that counting references does not free it
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
@@ -144,7 +144,7 @@ class Training:
         config = self.config
         set_threads()
         accelerator = open_accelerator(config.env)
-        opened.callback(close_accelerator, accelerator)
+        opened.callback(close_accelerator)
         train, validation = open_split(data, "train"), open_split(data, "validation")
         self._fingerprint = train.fingerprint
         self._task = create_task(train, config.optim.label_smoothing)
@@ -233,7 +233,7 @@ class Training:
         except (RuntimeError, ValueError, KeyError) as error:
             reason = str(error).splitlines()[0]
             raise TrialError(
-                f"{checkpoint.path} does not fit {self.config.model.checkpoint_name} and {self.config.optim.optim_type} "
+                f"{checkpoint.path} is not of {self.config.model.checkpoint_name} and {self.config.optim.optim_type} "
                 f"({reason}); train in a new directory."
             ) from error
         if self._compute.scaler and state["scaler"]:
@@ -243,7 +243,7 @@ class Training:
         self._checkpoint = checkpoint.path.relative_to(self.directory).as_posix()
 
     def _describe(self, metrics: dict[str, Any]) -> dict[str, Any]:
-        """meta.json: enough to use the weights without this program. No times, so that equal trainings give equal files."""
+        """meta.json: enough to use the weights without this program. No times: equal trainings give equal files."""
         config = self.config
         finite = {k: v if not isinstance(v, float) or math.isfinite(v) else None for k, v in metrics.items()}
         return {
@@ -280,4 +280,4 @@ def train(config: TrialConfig, data: Path, directory: Path, report: Callable[[di
 def _require_metric(metric: str, task: Task) -> None:
     known = ("train_loss", *task.metrics)
     if metric not in known:
-        raise TrialError(f"metric {metric!r} is not reported; choose one of {', '.join(known)}.{nearest(metric, known)}")
+        raise TrialError(f"metric {metric!r} is not reported; choose of {', '.join(known)}.{nearest(metric, known)}")

@@ -10,6 +10,8 @@ from typing import Any
 
 import timm
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from hpo.errors import WeightsError
@@ -49,21 +51,21 @@ def find_pretrained(name: str, pretrained: str) -> dict[str, Any]:
     if pretrained == "true":
         return {"pretrained": True}
     raise WeightsError(
-        f"no pretrained weights of {name} ({cfg.hf_hub_id or cfg.url}) in the local cache; run `{_fetch_command(name)}` on a "
-        "machine with network and the same HF_HOME, or start from scratch with model.timm_image.pretrained: false."
+        f"no pretrained weights of {name} ({cfg.hf_hub_id or cfg.url}) in the local cache; {_remedy(name)}"
     )
 
 
 def explain_failed_download(name: str, error: Exception) -> WeightsError:
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return WeightsError(
-        f"pretrained weights of {name} cannot be downloaded ({type(error).__name__}: {reason}); run `{_fetch_command(name)}` on a "
-        "machine with network and the same HF_HOME, or start from scratch with model.timm_image.pretrained: false."
+    kind = type(error).__name__
+    return WeightsError(f"pretrained weights of {name} cannot be downloaded ({kind}: {reason}); {_remedy(name)}")
+
+
+def _remedy(name: str) -> str:
+    return (
+        f"run `python -c \"import timm; timm.create_model('{name}', pretrained=True)\"` on a machine with network and the "
+        "same HF_HOME, or start from scratch with model.timm_image.pretrained: false."
     )
-
-
-def _fetch_command(name: str) -> str:
-    return f"python -c \"import timm; timm.create_model('{name}', pretrained=True)\""
 
 
 def _find_cached(cfg: Any) -> Path | None:
@@ -127,23 +129,23 @@ def read_weights_file(path: Path) -> dict[str, Tensor]:
         wrapper = next((name for name in _WRAPPERS if isinstance(content.get(name), dict)), None)
         tensors = content[wrapper] if wrapper else content
         return {name.removeprefix("module."): value for name, value in tensors.items() if isinstance(value, Tensor)}
-    except (OSError, RuntimeError, ValueError, AttributeError, EOFError, pickle.UnpicklingError, _safetensors_error()) as error:
+    except (
+        OSError,
+        RuntimeError,
+        ValueError,
+        AttributeError,
+        EOFError,
+        pickle.UnpicklingError,
+        SafetensorError,
+    ) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WeightsError(f"model.timm_image.pretrained: {path} is not a readable weights file ({reason}).") from None
 
 
 def _read(path: Path) -> Any:
     if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
         return load_file(path)
     return torch.load(path, map_location="cpu", weights_only=True)
-
-
-def _safetensors_error() -> type[Exception]:
-    from safetensors import SafetensorError
-
-    return SafetensorError
 
 
 def _head_names(model: nn.Module) -> tuple[str, ...]:

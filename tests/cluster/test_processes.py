@@ -50,7 +50,8 @@ def test_a_child_hears_of_it_when_its_parent_is_killed_outright(tmp_path):
     mark = f"orphan-{tmp_path.name}-{os.getpid()}"
     parent = (
         "import os, sys, time\nfrom hpo.cluster.processes import Child\n"
-        f"Child('x', [sys.executable, '-c', 'import time; time.sleep(60)', {mark!r}], os.environ, open('/dev/null', 'ab'), True)\n"
+        f"command = [sys.executable, '-c', 'import time; time.sleep(60)', {mark!r}]\n"
+        "Child('x', command, os.environ, open('/dev/null', 'ab'), True)\n"
         "print('up', flush=True); time.sleep(60)"
     )
     process = subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE)
@@ -63,7 +64,9 @@ def test_a_child_hears_of_it_when_its_parent_is_killed_outright(tmp_path):
 
 def test_processes_with_our_mark_are_found_and_killed(tmp_path):
     mark = f"left-{tmp_path.name}-{os.getpid()}"
-    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], env={**os.environ, "TEMP_MARK": mark})
+    process = subprocess.Popen(
+        [sys.executable, "-c", "import time; time.sleep(60)"], env={**os.environ, "TEMP_MARK": mark}
+    )
     wait_until(lambda: find_processes(mark) == [process.pid])
     assert end_processes([process.pid]) == []
     process.wait()
@@ -71,9 +74,7 @@ def test_processes_with_our_mark_are_found_and_killed(tmp_path):
 
 @pytest.fixture
 def allocation():
-    return Allocation(
-        attempt="local.abcdef12", job="", rank=0, nodes=1, cpus=2, gpus=0, memory_mb=None, end_time=None
-    )
+    return Allocation(attempt="local.abcdef12", job="", rank=0, nodes=1, cpus=2, gpus=0, memory_mb=None, end_time=None)
 
 
 def test_a_taken_port_moves_the_slot(allocation, monkeypatch, tmp_path):

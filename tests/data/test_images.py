@@ -85,7 +85,9 @@ def test_colour_survives(form: str, pixels: np.ndarray) -> None:
     assert difference(stored(data), pixels) < 2
 
 
-@pytest.mark.parametrize("form", ["jpeg", "png", "png 16 bits", "tiff 16 bits", "alpha", "array", "array of one channel"])
+@pytest.mark.parametrize(
+    "form", ["jpeg", "png", "png 16 bits", "tiff 16 bits", "alpha", "array", "array of one channel"]
+)
 def test_grey_becomes_rgb(form: str, pixels: np.ndarray) -> None:
     grey = Image.fromarray(pixels).convert("L")
     values = np.asarray(grey)

@@ -46,7 +46,13 @@ def test_a_folder_of_splits(split_folder: Path) -> None:
 
 def test_folders_as_people_keep_them(tmp_path: Path, photographs: Photographs) -> None:
     data = photographs["hat"][0]
-    names = ["Écharpe d'été/a b.JPG", "Écharpe d'été/2023/rom/ü.Jpeg", "日本 語/1.png", "日本 語/2.tiff", "plain/1.webp"]
+    names = [
+        "Écharpe d'été/a b.JPG",
+        "Écharpe d'été/2023/rom/ü.Jpeg",
+        "日本 語/1.png",
+        "日本 語/2.tiff",
+        "plain/1.webp",
+    ]
     ignored = [".cache/x.jpg", "plain/.hidden.jpg", "plain/notes.txt", "loose.jpg", "nothing here/readme.md"]
     for name in (*names, *ignored):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -142,7 +148,11 @@ def test_a_table_of_classes(write_table: Callable[..., Path], photographs: Photo
 def test_numbered_classes_are_in_order_of_number(write_table: Callable[..., Path]) -> None:
     path = write_table("image,label", *(f"hat/00.jpg,{label}" for label in (10, 2, 1)))
     listing = find_source(path).listing
-    assert (listing.task, listing.class_names, listing.labels.tolist()) == ("classification", ["1", "2", "10"], [2, 1, 0])
+    assert (listing.task, listing.class_names, listing.labels.tolist()) == (
+        "classification",
+        ["1", "2", "10"],
+        [2, 1, 0],
+    )
 
 
 def test_a_table_of_numbers(write_table: Callable[..., Path]) -> None:
@@ -177,7 +187,13 @@ def test_a_table_of_splits(write_table: Callable[..., Path]) -> None:
         ("image,label", "hat/00.jpg,a", SourceOptions(task="regression"), DataError, "row 2 has label 'a'"),
         ("image,label", "hat/00.jpg,nan", SourceOptions(task="regression"), DataError, "row 2 has label 'nan'"),
         ("image,label,s", "hat/00.jpg,a,tests", SourceOptions(split_column="s"), DataError, "Did you mean 'test'"),
-        ("image,label,b", "hat/00.jpg,a,b", SourceOptions(label_columns=("label", "b")), UsageError, "one label column"),
+        (
+            "image,label,b",
+            "hat/00.jpg,a,b",
+            SourceOptions(label_columns=("label", "b")),
+            UsageError,
+            "one label column",
+        ),
     ],
 )
 def test_tables_that_cannot_be_used(

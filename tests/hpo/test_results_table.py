@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from hpo.results import short_names
-from hpo.results_table import Column, fit, short_middle
-from hpo.wording import configuration_yaml, duration, metric_format, one_line, short, value_text
+from hpo.results.read import short_names
+from hpo.results.table import Column, fit, short_middle
+from hpo.results.wording import configuration_yaml, duration, metric_format, one_line, short, value_text
 
 
 @pytest.mark.parametrize(

@@ -110,7 +110,7 @@ def write_all_fates(root: Path, **settings: Any) -> SweepWriter:
     sweep.decide("0003", 1, 1, "stop", None, 4, 4)
     sweep.finish("0003", "diverged", "val_accuracy was not finite at epoch 1")
     sweep.train(sweep.suggest(4, model="test_vit"), [])
-    sweep.fail("0004", "out_of_memory", "CUDA out of memory:\n tried 2 GiB", retry=True)
+    sweep.fail("0004", "out_of_memory", "CUDA out of memory:\n tried 4 GiB", retry=True)
     sweep.train("0004", [])
     sweep.fail("0004", "out_of_memory", "CUDA out of memory:\n tried 2 GiB", retry=False)
     sweep.train(sweep.suggest(5, "model", lr=0.01), [0.2, 0.3, 0.4])
@@ -119,8 +119,8 @@ def write_all_fates(root: Path, **settings: Any) -> SweepWriter:
 
 @pytest.fixture
 def new_sweep(tmp_path: Path) -> Callable[..., SweepWriter]:
-    """Begins a sweep's directory below the test's own: new_sweep('name', **settings)."""
-    return lambda name="sweep", **settings: SweepWriter(tmp_path / name, **settings)
+    """Begins a sweep's directory below the test's own: new_sweep("folder", name=..., **settings)."""
+    return lambda folder="sweep", /, **settings: SweepWriter(tmp_path / folder, **settings)
 
 
 @pytest.fixture

@@ -20,10 +20,10 @@ import pytest
 
 from hpo.errors import UsageError
 from hpo.layout import SweepDirectory
-from hpo.report import render_report, write_report
-from hpo.report_page import MARKER
-from hpo.report_plots import Axis, tick_text, value_axis
-from hpo.results import read_results
+from hpo.results.page import MARKER
+from hpo.results.plots import Axis, tick_text, value_axis
+from hpo.results.read import read_results
+from hpo.results.report import render_report, write_report
 from launch.report import main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -139,7 +139,7 @@ def test_a_rung_is_marked_where_trials_met_it(new_sweep: Any) -> None:
     text, _ = report_of(sweep.end())
     assert ">rung 1</text>" in text
     assert ">rung 2</text>" not in text
-    assert "Rungs rung epoch arrived stopped went on 1 2 2 1 1" in spaced(text)
+    assert "Rungs rung epoch arrived stopped went on 1 2 2 1 1 At a rung" in spaced(text)
 
 
 def spaced(text: str) -> str:

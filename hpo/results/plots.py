@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from hpo.results import Results, Row
-from hpo.wording import count, metric_format, value_text
+from hpo.results.read import Results, Row
+from hpo.results.wording import count, metric_format, value_text
 
 _WIDTH, _HEIGHT = 480, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 50, 468, 34, 262  # of the plotted area

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hpo.results import Results, Row
-from hpo.wording import configuration_yaml, count, duration, metric_format, moment, one_line, short, value_text
+from hpo.results.read import Results, Row
+from hpo.results.wording import configuration_yaml, count, duration, metric_format, moment, one_line, short, value_text
 
 _GAP = "  "
 _LEAST_SILENCE = 600.0  # seconds without an event before a running sweep is doubted
@@ -121,7 +121,7 @@ def trial_columns(results: Results, rows: Sequence[Row]) -> list[Column]:
         Column("origin", [row.origin for row in rows], drop=101),
         Column("time", [duration(row.seconds) for row in rows], right=True, drop=100),
         Column("node", [row.node or "-" for row in rows], drop=102),
-        Column("why", [row.brief for row in rows], least=20, drop=1),
+        Column("why", [row.brief for row in rows], least=24, drop=1),
     ]
 
 

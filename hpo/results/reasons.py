@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hpo.records import FINAL_STATES, Event, Trial
-from hpo.wording import one_line, value_text
+from hpo.results.wording import one_line, value_text
 
 STATES = (*FINAL_STATES, "running", "interrupted", "suggested")
 _FRACTIONS = {2: "half", 3: "third", 4: "quarter", 5: "fifth"}
@@ -35,8 +35,8 @@ def _explain_stop(verdict: Event, max_epochs: int | None, reduction: int | None)
     place = f"epoch {verdict['epoch']}" + (f" of {max_epochs}" if max_epochs else "")
     if verdict.get("value") is None:
         return f"stopped at {place}: no finite value", "no finite value"
-    brief = f"rank {verdict['rank']} of {verdict['of']}"
-    why = f"{value_text(verdict['value'])} was {brief}"
+    brief = f"rank {verdict['rank']}/{verdict['of']}"
+    why = f"{value_text(verdict['value'])} was rank {verdict['rank']} of {verdict['of']}"
     if verdict.get("cutoff") is not None:
         cutoff = f", cutoff {value_text(verdict['cutoff'])}"
         share = _FRACTIONS.get(reduction or 0, f"1/{reduction}")

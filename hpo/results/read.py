@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from hpo.errors import UsageError
-from hpo.layout import SweepDirectory, read_json
-from hpo.reasons import STATES, explain
+from hpo.layout import SweepDirectory, absolute, read_json
 from hpo.records import FINAL_STATES, Event, SweepState, Trial, read_events
-from hpo.timeline import Attempt, Improvement, Timeline
-from hpo.wording import count, one_line
+from hpo.results.reasons import STATES, explain
+from hpo.results.timeline import Attempt, Improvement, Timeline
+from hpo.results.wording import count, one_line
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def open_results(path: str | Path) -> SweepDirectory:
     Raises:
         UsageError: it is not a sweep's directory.
     """
-    directory = SweepDirectory(Path(path).expanduser().absolute())
+    directory = SweepDirectory(absolute(path))
     if directory.journal.is_file() or directory.resolved.is_file():
         return directory
     if not directory.root.is_dir():

@@ -10,11 +10,11 @@ from typing import Any
 
 from hpo.errors import UsageError
 from hpo.layout import SweepDirectory, write_text
-from hpo.report_page import MARKER, breakable, cell, page, raw_cell, row, section, table, text
-from hpo.report_plots import plot_curves, plot_progress, plot_trials
-from hpo.results import Results, Row, read_results
-from hpo.results_table import best_yaml, epochs_text, summarise
-from hpo.wording import count, duration, metric_format, moment, one_line, short, value_text
+from hpo.results.page import MARKER, breakable, cell, page, raw_cell, row, section, table, text
+from hpo.results.plots import plot_curves, plot_progress, plot_trials
+from hpo.results.read import Results, Row, read_results
+from hpo.results.table import best_yaml, epochs_text, summarise
+from hpo.results.wording import count, duration, metric_format, moment, one_line, short, value_text
 
 _LONGEST_FILE = 100_000  # characters of sweep.yaml that the page shows
 _MOST_NAMES = 20  # trials listed beside a failure

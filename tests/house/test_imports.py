@@ -1,0 +1,107 @@
+"""The rooms of the code: who may import what, and that light commands stay light."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+TORCH = {"torch", "torchvision", "timm", "accelerate", "safetensors"}
+ARRAYS = {"numpy", "h5py", "PIL", "cv2", "simplejpeg"}
+RAY = {"ray", "optuna", "tensorboardX"}
+MEETING = "hpo/cluster/trainable.py"  # the one file in which Ray and torch meet
+
+ALLOWED = {  # room -> packages from outside, rooms of ours
+    "hpo": ({"ruamel"}, {"hpo", "hpo.data.manifest"}),
+    "hpo/results": (set(), {"hpo", "hpo.results"}),
+    "hpo/data": (ARRAYS, {"hpo", "hpo.data"}),
+    "hpo/trial": (TORCH | ARRAYS | {"huggingface_hub"}, {"hpo", "hpo.data", "hpo.trial"}),
+    "hpo/search": (RAY, {"hpo", "hpo.search"}),
+    "hpo/cluster": ({"ray", "submitit"}, {"hpo", "hpo.data", "hpo.results", "hpo.search", "hpo.cluster"}),
+    "launch": (set(), {"hpo", "hpo.data", "hpo.results", "hpo.cluster", "launch"}),
+}
+
+
+def files():
+    return [*sorted(ROOT.glob("hpo/**/*.py")), *sorted(ROOT.glob("launch/**/*.py"))]
+
+
+def room(path):
+    parts = path.relative_to(ROOT).parts
+    return "/".join(parts[:2]) if parts[0] == "hpo" and len(parts) > 2 else parts[0]
+
+
+def imported(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            yield node.module
+
+
+def room_of(module):
+    parts = module.split(".")
+    if parts[0] == "launch":
+        return "launch"
+    inner = ROOT.joinpath(*parts[:2])
+    return ".".join(parts[:2]) if len(parts) > 1 and inner.is_dir() else parts[0]
+
+
+@pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_go_one_way(path):
+    packages, rooms = ALLOWED[room(path)]
+    for module in imported(path):
+        top = module.split(".")[0]
+        if top in ("hpo", "launch"):
+            meeting = str(path.relative_to(ROOT)) == MEETING and module.startswith("hpo.trial")
+            assert meeting or room_of(module) in rooms or module in rooms, f"{path} imports {module}"
+        elif top not in sys.stdlib_module_names:
+            assert top in packages, f"{path} imports {module}"
+
+
+def test_slurm_holds_no_python_and_no_module_is_too_long():
+    assert not list((ROOT / "slurm").rglob("*.py"))
+    for path in files():
+        assert len(path.read_text().splitlines()) <= 400, path
+
+
+HEAVY = ("ray", "torch", "timm", "optuna", "pandas", "accelerate")
+
+
+@pytest.mark.parametrize(
+    ("script", "absent"),
+    [
+        ("submit.py", HEAVY),
+        ("prepare.py", HEAVY),
+        ("results.py", (*HEAVY, "numpy", "submitit", "h5py", "ruamel.yaml")),
+        ("report.py", (*HEAVY, "numpy", "submitit", "h5py", "ruamel.yaml")),
+    ],
+)
+def test_commands_start_light(script, absent):
+    code = (
+        "import runpy, sys\n"
+        f"sys.argv = [{script!r}, '--help']\n"
+        f"try: runpy.run_path({str(ROOT / 'launch' / script)!r}, run_name='__main__')\n"
+        "except SystemExit as end: assert not end.code, end.code\n"
+        "print('MODULES', *sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    modules = set(done.stdout.rpartition("MODULES")[2].split())
+    assert not modules & set(absent)
+    assert "example" in done.stdout
+
+
+def test_no_path_of_any_machine_and_no_registry_in_the_project():
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    words = ("/".join(["", "work", ""]), "/".join(["", "root", ""]), "pypi" + ".org", "files.pythonhosted")
+    for name in listed:
+        path = ROOT / name
+        if path.suffix in (".zip", ".png", ".npz") or name.startswith("bench/") or not path.is_file():
+            continue
+        text = path.read_text(encoding="utf-8", errors="replace")
+        assert not [word for word in words if word in text], name
