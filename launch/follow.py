@@ -7,7 +7,7 @@ import sys
 import time
 from typing import Any
 
-from hpo.layout import SweepDirectory
+from hpo.layout import SweepDirectory, read_json
 from hpo.records import Event, SweepState, read_events
 from hpo.results.read import progress_line
 from hpo.results.wording import duration
@@ -44,10 +44,16 @@ def follow(job: Any, directory: SweepDirectory, num_trials: int) -> int:
             say(f"ended early: {watch.state.attempts[-1]['ended']['reason']}")
         say(f"not finished; the log is {job.paths.stdout}")
         say(f"go on with: python launch/submit.py --resume {directory.root}")
-        return 130 if interrupted else (process.returncode or 1)
+        return 130 if interrupted else (_exit_code(directory) or process.returncode or 1)
     if directory.report.exists():
         say(f"report {directory.report}")
     return int(process.returncode or 0)
+
+
+def _exit_code(directory: SweepDirectory) -> int:
+    """What the newest attempt ended with; submitit's local executor keeps only whether it was 0."""
+    found = sorted(directory.root.glob("attempts/*/exit.json"), key=lambda path: path.stat().st_mtime)
+    return int(read_json(found[-1])["code"]) if found else 0
 
 
 class _Watch:
@@ -78,8 +84,8 @@ class _Watch:
     def _tell(self, event: Event) -> None:
         if event["type"] == "finished":
             say(f"trial {event['trial']} {event['state']}: {event['reason']}; {self._line()}")
-        elif event["type"] == "failed":
-            say(f"trial {event['trial']} {event['kind']}: {event['cause']}")
+        elif event["type"] == "failed" and event["retry"]:
+            say(f"trial {event['trial']} {event['kind']}: {event['cause']}; it will run again")
         elif event["type"] == "attempt_started":
             say("Ray starts")
 

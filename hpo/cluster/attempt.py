@@ -12,6 +12,7 @@ import sys
 from dataclasses import dataclass
 
 from hpo.cluster.allocation import find_allocation
+from hpo.cluster.rendezvous import Rendezvous
 from hpo.cluster.supervisor import HeadSupervisor, WorkerSupervisor
 from hpo.errors import SlurmtuneError
 from hpo.layout import absolute, open_sweep
@@ -34,6 +35,8 @@ class Attempt:
         except SlurmtuneError as error:
             sys.stderr.write(f"slurmtune: error: {error}\n")
             code = error.exit_code
+        if allocation.rank == 0:
+            Rendezvous(directory.attempt(allocation.attempt)).announce("exit", code=code)
         if code:
             raise SystemExit(code)
 

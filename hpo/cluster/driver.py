@@ -162,8 +162,8 @@ class _Narrator:
 
     def __call__(self, event: Event) -> None:
         self._files.write(event, self._sweep.state)
-        if event["type"] == "failed":
-            say(f"trial {event['trial']} {event['kind']}: {event['cause']}{' (runs again)' if event['retry'] else ''}")
+        if event["type"] == "failed" and event["retry"]:
+            say(f"trial {event['trial']} {event['kind']}: {event['cause']}; it will run again")
         elif event["type"] == "finished":
             say(f"trial {event['trial']} {event['state']}: {event['reason']}")
         elif event["type"] == "reported" and self._sweep.state.incumbent():

@@ -12,11 +12,12 @@ import shutil
 import socket
 import stat
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from hpo.cluster.allocation import Allocation
+from hpo.cluster.processes import find_processes
 from hpo.errors import ClusterError
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -84,6 +85,14 @@ def prepare_node(allocation: Allocation, address: str, attempt: int = 0) -> RayN
 
 def remove_temp(node: RayNode) -> None:
     shutil.rmtree(node.temp, ignore_errors=True)
+
+
+def remove_abandoned(node: RayNode, attempts: Iterable[str]) -> None:
+    """Removes the temp directories that earlier attempts on the same sweep left on this host when they were killed."""
+    for attempt in attempts:
+        temp = node.temp.parent / attempt
+        if temp != node.temp and temp.is_dir() and not find_processes(str(temp)):
+            shutil.rmtree(temp, ignore_errors=True)
 
 
 def ray_environment(token: Path, node: RayNode, environ: Mapping[str, str] = os.environ) -> dict[str, str]:

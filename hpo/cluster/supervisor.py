@@ -16,7 +16,7 @@ from typing import IO, Any
 
 from hpo.cluster.allocation import Allocation
 from hpo.cluster.processes import Child, end_processes, find_processes
-from hpo.cluster.raynode import RayNode, prepare_node, ray_environment, remove_temp
+from hpo.cluster.raynode import RayNode, prepare_node, ray_environment, remove_abandoned, remove_temp
 from hpo.cluster.rendezvous import Rendezvous, own_address, reachable
 from hpo.cluster.requeue import requeue_if_unfinished
 from hpo.errors import ClusterError
@@ -101,6 +101,7 @@ class _Supervisor:
             if left := end_processes(find_processes(str(self._node.temp))):
                 sys.stderr.write(f"slurmtune: processes {left} on {self.allocation.hostname} could not be ended.\n")
             remove_temp(self._node)
+            remove_abandoned(self._node, (folder.name for folder in self.rendezvous.folder.parent.iterdir()))
 
 
 class HeadSupervisor(_Supervisor):
