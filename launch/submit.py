@@ -20,12 +20,13 @@ if __package__ in (None, ""):  # run as a file: Python put launch/ on the path, 
 import argparse
 import json
 import os
+import shutil
 from dataclasses import asdict
 from typing import Any
 
-from hpo.cluster.request import SlurmRequest, choose_partition, fill_in, read_partitions
+from hpo.cluster.request import SlurmRequest, check_fits, choose_partition, fill_in, read_partitions
 from hpo.config import SLURM_KEYS, SweepConfig, load_sweep
-from hpo.errors import UsageError
+from hpo.errors import ClusterError, UsageError
 from hpo.layout import SweepDirectory, absolute, open_sweep, read_json
 from hpo.records import Journal, SweepState, read_events
 from hpo.staging import name_run, stage_sweep
@@ -56,7 +57,12 @@ def main(argv: list[str] | None = None) -> int:
 
         sys.stdout.write(render_script(request, SweepDirectory(run), config.name))
         return 0
-    return _submit(stage_sweep(config, run, "slurm", asdict(request)), request, config.name, arguments.json)
+    directory = stage_sweep(config, run, "slurm", asdict(request))
+    try:
+        return _submit(directory, request, config.name, arguments.json)
+    except ClusterError:  # refused: nothing of it has run, and the next try makes its own
+        shutil.rmtree(directory.root)
+        raise
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -102,6 +108,7 @@ def _find_sweep(given: str | None) -> Path:
 def _complete(request: SlurmRequest) -> SlurmRequest:
     """The request with defaults for what was not said, and said aloud."""
     partition = choose_partition(request.partition, read_partitions())
+    check_fits(request, partition)
     filled, notes = fill_in(request, partition)
     if request.partition is None:
         notes.insert(0, f"--partition {partition.name}")

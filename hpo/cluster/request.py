@@ -141,7 +141,7 @@ def choose_partition(name: str | None, partitions: list[Partition]) -> Partition
 def fill_in(request: SlurmRequest, partition: Partition) -> tuple[SlurmRequest, list[str]]:
     """The request with our defaults, each lowered to what the partition has, and what to tell the person of it.
 
-    What a person asked for is not lowered: SLURM says no to it better than we can.
+    What a person asked for is not lowered; see check_fits.
     """
     notes = []
     nodes = min(_NODES, partition.nodes)
@@ -164,6 +164,24 @@ def fill_in(request: SlurmRequest, partition: Partition) -> tuple[SlurmRequest, 
         if getattr(request, name) is None and getattr(filled, name) is not None:
             notes.append(f"--{name.replace('_', '-')} {getattr(filled, name)}")
     return filled, notes
+
+
+def check_fits(request: SlurmRequest, partition: Partition) -> None:
+    """Refuses what the partition can never give: many sites let such a job wait for ever instead.
+
+    Raises:
+        UsageError: more hosts, GPUs or CPUs a host, or time than the partition has.
+    """
+    limits = (
+        ("nodes", request.nodes, partition.nodes, "hosts"),
+        ("gpus-per-node", request.gpus_per_node, partition.gpus, "GPUs a host"),
+        ("cpus-per-task", request.cpus_per_task, partition.cpus, "CPUs a host"),
+        ("time", parse_minutes(request.time) if request.time else None, partition.minutes, "minutes"),
+    )
+    for flag, asked, limit, unit in limits:
+        if asked is not None and limit is not None and asked > limit:
+            given = request.time if flag == "time" else asked
+            raise UsageError(f"--{flag} {given}: partition {partition.name} has at most {limit} {unit}; ask for less.")
 
 
 def parse_minutes(text: str) -> int:

@@ -30,6 +30,7 @@ _FLAGS = {  # words in sbatch's complaint -> the flag that answers it
     "gres": "--gpus-per-node",
     "memory": "--mem",
     "cpu count": "--cpus-per-task",
+    "feature": "--constraint",
 }
 
 
