@@ -17,7 +17,7 @@ from hpo.errors import ClusterError, UsageError, nearest
 _DEADLINE_S = 20
 _NODES, _GPUS, _MINUTES = 1, 2, 60  # for a job about which nothing was said
 _CPUS_WITHOUT_GPU = 16
-_SIGNAL_S = 90  # SLURM's USR2 before the walltime; our own clock comes first where the end is known
+_SIGNAL_S = 45  # SLURM's USR2 before the walltime, or an eighth of it: the supervisor's own clock comes first
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +63,8 @@ class SlurmRequest:
         """The #SBATCH lines, without the marker."""
         words = [f"--{name.replace('_', '-')}={value}" for name, value in vars(self).items() if value not in (None, 0)]
         fixed = [f"--job-name={job_name}", "--ntasks-per-node=1", f"--output={log}", "--open-mode=append"]
-        return [*words, *fixed, f"--signal=USR2@{_SIGNAL_S}", "--requeue", "--no-kill"]
+        signal = min(_SIGNAL_S, parse_minutes(self.time) * 60 // 8) if self.time else _SIGNAL_S
+        return [*words, *fixed, f"--signal=USR2@{signal}", "--requeue", "--no-kill"]
 
 
 @dataclass(frozen=True)

@@ -152,7 +152,8 @@ class HeadSupervisor(_Supervisor):
                 deadline = time.monotonic() + _DRAIN_S
                 driver.send(signal.SIGTERM)
             if deadline and time.monotonic() > deadline:
-                return STOPPED
+                code = STOPPED
+                break
             if head.poll() is not None and deadline is None:
                 raise ClusterError(
                     f"Ray's head ended by itself; see {self.rendezvous.folder / 'head.log'}, "
@@ -162,7 +163,7 @@ class HeadSupervisor(_Supervisor):
         self.rendezvous.phase("driver", code=code)
         if code == STOPPED and self.asked in ("walltime", "SIGUSR2"):
             requeue_if_unfinished(self.directory, self.allocation.job)
-        return code if code >= 0 else 128 - code
+        return code if code >= 0 else 128 - code  # as a shell says that a signal ended it
 
     def _walltime_near(self) -> bool:
         end = self.allocation.end_time

@@ -43,9 +43,7 @@ class _TrialActor(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         try:
-            if self._training is None:
-                self._training = self._open(self.config["trial"], self.config["params"])
-            metrics = self._training.run_epoch()
+            metrics = self._open_or_train()
         except SlurmtuneError as error:
             return self._failure(next(kind for cls, kind in _KINDS.items() if isinstance(error, cls)), str(error))
         except Exception as error:  # a bug, ours or a library's: the trial ends, the sweep goes on
@@ -59,6 +57,15 @@ class _TrialActor(tune.Trainable):
             "checkpoint": f"trials/{trial}/{checkpoint}" if checkpoint else "",
             "end": self._training.finished,
         }
+
+    def _open_or_train(self) -> dict[str, Any]:
+        """The next epoch's metrics. When the checkpoint is ahead of the journal, the driver was killed between the two:
+        the metrics kept with the checkpoint make up for the report that was lost."""
+        if self._training is None:
+            self._training = self._open(self.config["trial"], self.config["params"])
+            if self._training.epoch > self.config["epoch"]:
+                return dict(self._training.metrics)
+        return dict(self._training.run_epoch())
 
     def cleanup(self) -> None:
         if self._training is not None:

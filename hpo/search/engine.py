@@ -97,7 +97,7 @@ class _JournalSearcher(_Stateless, Searcher):
         if trial is None:
             return str(Searcher.FINISHED)
         self._running.add(trial_id)
-        return {"trial": trial.id, "params": trial.params}
+        return {"trial": trial.id, "params": trial.params, "epoch": trial.epochs}
 
     def _count_slots(self) -> int:
         """Tune asks ten times a second; hosts come and go more slowly."""
