@@ -30,3 +30,7 @@ def main() -> int:
         return 2
     sys.argv = [f"slurmtune {name}", *arguments[1:]]
     return int(importlib.import_module(f"launch.{name}").main(arguments[1:]))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -6,6 +6,7 @@ Standard library only; one call of sinfo.
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -62,7 +63,7 @@ class SlurmRequest:
     def directives(self, job_name: str, log: str) -> list[str]:
         """The #SBATCH lines, without the marker."""
         words = [f"--{name.replace('_', '-')}={value}" for name, value in vars(self).items() if value not in (None, 0)]
-        fixed = [f"--job-name={job_name}", "--ntasks-per-node=1", f"--output={log}", "--open-mode=append"]
+        fixed = [f"--job-name={job_name}", "--ntasks-per-node=1", f"--output={shlex.quote(log)}", "--open-mode=append"]
         signal = min(_SIGNAL_S, parse_minutes(self.time) * 60 // 8) if self.time else _SIGNAL_S
         return [*words, *fixed, f"--signal=USR2@{signal}", "--requeue", "--no-kill"]
 

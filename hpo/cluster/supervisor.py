@@ -38,7 +38,7 @@ class _Supervisor:
         self.directory, self.allocation = directory, allocation
         self.rendezvous = Rendezvous(directory.attempt(allocation.attempt))
         self.asked = ""  # why we are to stop: SIGTERM, SIGINT, SIGUSR2, walltime
-        self._started = time.time()
+        self._started = float(os.environ.get("SLURMTUNE_STARTED") or time.time())  # when the batch script began
         self._children: list[Child] = []
         self._logs: list[IO[bytes]] = []
         self._node: RayNode | None = None

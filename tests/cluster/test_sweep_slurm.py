@@ -30,7 +30,7 @@ def assert_hosts_are_clean(slurm, seconds=5):
 
 def test_two_hosts_from_submit_to_results(slurm, shared_tmp, write_sweep, submit, results):
     path = write_sweep(shared_tmp, trials=6)
-    run = shared_tmp / "run"
+    run = shared_tmp / "run 1 of 'two'"  # paths have blanks and quotes
     asked = (path, "--partition", "gpu", "--nodes", "2", "--gpus-per-node", "2", "--time", "00:10:00", "--run-dir", run)
     dry = submit(*asked, "--dry-run")
     assert dry.returncode == 0, dry.stderr
