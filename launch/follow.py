@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import sys
 import time
@@ -10,7 +11,7 @@ from typing import Any
 from hpo.layout import SweepDirectory, read_json
 from hpo.records import Event, SweepState, read_events
 from hpo.results.read import progress_line
-from hpo.results.wording import duration
+from hpo.results.wording import duration, short
 from launch.results import main as show_results
 from launch.terminal import say
 
@@ -74,7 +75,8 @@ class _Watch:
                 self._tell(event)
         self._shown = len(events)
         if self._live:
-            sys.stderr.write(f"\r\x1b[K{self._line()}")
+            width = shutil.get_terminal_size().columns - 1  # a line that wraps cannot be drawn over
+            sys.stderr.write(f"\r\x1b[K{short(self._line(), width)}")
             sys.stderr.flush()
 
     def close(self) -> None:

@@ -135,11 +135,11 @@ def _script(name: str) -> str:
 
 
 def _run_here(directory: SweepDirectory, config: SweepConfig) -> int:
-    from hpo.cluster.submission import count_local_gpus, start_locally
+    from hpo.cluster.submission import start_locally
     from launch.follow import follow
 
     say(f"directory {directory.root}")
-    return follow(start_locally(directory, count_local_gpus()), directory, config.tune.num_trials)
+    return follow(start_locally(directory), directory, config.tune.num_trials)
 
 
 def _resume(arguments: argparse.Namespace) -> int:

@@ -8,6 +8,7 @@ code and configuration are read from disk, so a requeued job does not run on an 
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass
 
@@ -17,6 +18,8 @@ from hpo.cluster.supervisor import HeadSupervisor, WorkerSupervisor
 from hpo.errors import SlurmtuneError
 from hpo.layout import absolute, open_sweep
 
+DEVICES = "SLURMTUNE_DEVICES"  # a person's CUDA_VISIBLE_DEVICES, past submitit's local executor
+
 
 @dataclass(frozen=True)
 class Attempt:
@@ -25,6 +28,8 @@ class Attempt:
     directory: str
 
     def __call__(self) -> None:
+        if DEVICES in os.environ:
+            os.environ["CUDA_VISIBLE_DEVICES"] = os.environ[DEVICES]
         allocation = find_allocation()
         directory = open_sweep(self.directory)
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import resource
 import signal
 import subprocess
 import time
@@ -26,6 +27,9 @@ class Child:
 
         def prepare() -> None:
             libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)  # if we are killed outright, the child still hears of it
+            resource.setrlimit(
+                resource.RLIMIT_CORE, (0, 0)
+            )  # Ray aborts when its head goes: no gigabytes of core dumps
             if ignore_usr:
                 signal.signal(signal.SIGUSR1, signal.SIG_IGN)
                 signal.signal(signal.SIGUSR2, signal.SIG_IGN)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import signal
@@ -13,7 +14,7 @@ from typing import Any
 import submitit
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-from hpo.cluster.attempt import Attempt
+from hpo.cluster.attempt import DEVICES, Attempt
 from hpo.cluster.request import SlurmRequest
 from hpo.errors import ClusterError
 from hpo.layout import SweepDirectory
@@ -97,10 +98,15 @@ def explain_refusal(message: str) -> str:
     return f"sbatch refused the job: {reason}.{remedy}"
 
 
-def start_locally(directory: SweepDirectory, gpus: int) -> submitit.LocalJob[Any]:
-    """Starts one attempt on this machine; the job's process is its controller."""
+def start_locally(directory: SweepDirectory) -> submitit.LocalJob[Any]:
+    """Starts one attempt on this machine; the job's process is its controller.
+
+    It sees the GPUs of CUDA_VISIBLE_DEVICES where that is set, else all.
+    """
     executor = submitit.LocalExecutor(folder=directory.submitit)
-    executor.update_parameters(timeout_min=_YEAR_MINUTES, gpus_per_node=gpus, stderr_to_stdout=True)
+    executor.update_parameters(timeout_min=_YEAR_MINUTES, gpus_per_node=count_local_gpus(), stderr_to_stdout=True)
+    if "CUDA_VISIBLE_DEVICES" in os.environ:  # submitit numbers from 0: the attempt puts a person's choice back
+        os.environ[DEVICES] = os.environ["CUDA_VISIBLE_DEVICES"]
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is ours to pass on, not the children's to die of
     try:
         return executor.submit(Attempt(str(directory.root)))  # type: ignore[return-value]

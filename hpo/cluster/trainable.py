@@ -45,7 +45,7 @@ class _TrialActor(tune.Trainable):
         try:
             metrics = self._open_or_train()
         except SlurmtuneError as error:
-            return self._failure(next(kind for cls, kind in _KINDS.items() if isinstance(error, cls)), str(error))
+            return self._failure(_kind(error), str(error))
         except Exception as error:  # a bug, ours or a library's: the trial ends, the sweep goes on
             self._log(traceback.format_exc())
             return self._failure("exception", f"{type(error).__name__}: {error}")
@@ -89,6 +89,14 @@ class _TrialActor(tune.Trainable):
         log = SweepDirectory(Path(self.sweep_root)).trial(self.config["trial"]) / "log.txt"
         with log.open("a", encoding="utf-8") as stream:
             stream.write(text)
+
+
+def _kind(error: SlurmtuneError) -> str:
+    """The class of a failure in one word: oom where the error says so, else by its type."""
+    named = getattr(error, "kind", None) or next(
+        (kind for cls, kind in _KINDS.items() if isinstance(error, cls)), "error"
+    )
+    return str(named)
 
 
 def trial_config(config: SweepConfig, params: dict[str, Any]) -> TrialConfig:

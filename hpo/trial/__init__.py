@@ -1,6 +1,6 @@
 """The trial room: one configuration trained on shards, with Accelerate, without Ray. Importing it costs nothing.
 
-training    Training, train: the epoch loop
+training    Training: epoch by epoch                  loop        train: all of them
 compute     one update, in the memory there is        device      accelerator, precision, threads
 loader      batches, read ahead                       augment     which part of each image is shown
 render      its pixels, on the host or a GPU          randomness  numbers that need no saved state
@@ -12,7 +12,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hpo.trial.training import Training, TrialResult, train
+    from hpo.trial.loop import TrialResult, train
+    from hpo.trial.training import Training
 
 __all__ = ["Training", "TrialResult", "train"]
 
@@ -21,6 +22,6 @@ def __getattr__(name: str) -> Any:
     """Training, TrialResult and train, with torch behind them, on first use (PEP 562)."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from hpo.trial import training
+    from hpo.trial import loop
 
-    return getattr(training, name)
+    return getattr(loop, name)

@@ -17,7 +17,7 @@ from hpo.layout import read_json, write_json
 from hpo.trialconfig import TrialConfig, canonical_key
 
 if TYPE_CHECKING:
-    from hpo.trial.training import TrialResult
+    from hpo.trial.loop import TrialResult
 
 _INTERRUPTED = 130
 
@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(arguments: argparse.Namespace) -> int:
     config = _read_config(arguments)
-    from hpo.trial.training import train
+    from hpo.trial.loop import train
 
     write_result = _as_json if arguments.json else _as_text
 

@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 class OutOfMemory(TrialError):
     """Not even one image at a time fits on the device."""
 
+    kind = "oom"
+
 
 class Compute:
     """Model, optimiser and device of a trial.
@@ -53,6 +55,10 @@ class Compute:
         self.scaler = accelerator.scaler  # of fp16, else None
         self._parameters = list(self.model.parameters())
         self._second_order = bool(getattr(optimizer, "is_second_order", False))
+        if self._second_order:  # torch's fused attention has no second derivative
+            for module in model.modules():
+                if hasattr(module, "fused_attn"):
+                    module.fused_attn = False  # type: ignore[assignment]
 
     def update(self, batch: Batch, rate: float) -> Tensor:
         """One step of the optimiser on `batch`; its mean loss, a scalar on the device that nobody has waited for."""

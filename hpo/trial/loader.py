@@ -11,6 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, TimeoutError
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -60,6 +61,7 @@ class Loader:
         self._shards, self._targets, self._delivery = shards, targets, delivery
         self._batch_size, self._workers = batch_size, workers
         self._ids = np.asarray(shards.sample_ids)
+        cv2.setNumThreads(1)  # these threads are the parallelism; OpenCV would start its own in each
         self._pool = ThreadPoolExecutor(workers, "slurmtune-loader") if workers else None
 
     def __len__(self) -> int:

@@ -64,11 +64,10 @@ def create_model(config: ModelConfig, outputs: int, size: int, with_weights: boo
     from_file = is_weights_file(pretrained)
     weights = {} if from_file else find_pretrained(name, pretrained)
     model = _build(name, options, weights)
-    _require_regularisation(model, config)
     if from_file:
         load_weights_file(model, Path(pretrained).expanduser())
     data = resolve_model_data_config(model)
-    _probe(model, name, outputs, size)
+    _probe(model, config, outputs, size)
     return model, Input(size, tuple(data["mean"]), tuple(data["std"]))
 
 
@@ -112,24 +111,15 @@ def _build(name: str, options: dict[str, Any], weights: dict[str, Any]) -> nn.Mo
         raise
 
 
-def _require_regularisation(model: nn.Module, config: ModelConfig) -> None:
-    """Some models take an option and leave it unused, which would search noise."""
-    name = config.checkpoint_name
-    if config.drop_path_rate and not any(isinstance(m, DropPath) and m.drop_prob for m in model.modules()):
-        raise TrialError(
-            f"model.timm_image.drop_path_rate is {config.drop_path_rate:g}, but {name} has no stochastic depth; "
-            "set it to 0 for it."
-        )
-    dropout = getattr(model, "drop_rate", 0) or any(isinstance(m, nn.Dropout) and m.p for m in model.modules())
-    if config.drop_rate and not dropout:
-        raise TrialError(
-            f"model.timm_image.drop_rate is {config.drop_rate:g}, but {name} has no dropout; set it to 0 for it."
-        )
+def _probe(model: nn.Module, config: ModelConfig, outputs: int, size: int) -> None:
+    """One image through the model, so that a size it cannot take is told now and on one line.
 
-
-def _probe(model: nn.Module, name: str, outputs: int, size: int) -> None:
-    """One image through the model, so that a size it cannot take is told now and on one line."""
-    was_training = model.training
+    Also tells whether its stochastic depth is used at all: some models take the option and never come to it, and a
+    sweep would search noise.
+    """
+    name, used = config.checkpoint_name, []
+    paths = [module for module in model.modules() if isinstance(module, DropPath) and module.drop_prob]
+    hooks = [path.register_forward_hook(lambda *_: used.append(True)) for path in paths]
     try:
         with torch.inference_mode():
             result = model.eval()(torch.zeros(1, 3, size, size))
@@ -139,9 +129,21 @@ def _probe(model: nn.Module, name: str, outputs: int, size: int) -> None:
             "choose another model.timm_image.image_size."
         ) from error
     finally:
-        model.train(was_training)
+        for hook in hooks:
+            hook.remove()
+        model.train()
     if not isinstance(result, torch.Tensor) or result.shape != (1, outputs):
         raise TrialError(f"{name} does not give {outputs} values for an image; choose an image classifier of timm.")
+    if config.drop_path_rate and not used:
+        raise _unused("drop_path_rate", config, "stochastic depth")
+    dropout = getattr(model, "drop_rate", 0) or any(isinstance(m, nn.Dropout) and m.p for m in model.modules())
+    if config.drop_rate and not dropout:
+        raise _unused("drop_rate", config, "dropout")
+
+
+def _unused(key: str, config: ModelConfig, what: str) -> TrialError:
+    value, name = getattr(config, key), config.checkpoint_name
+    return TrialError(f"model.timm_image.{key} is {value:g}, but {name} has no {what}; set it to 0 for this model.")
 
 
 def _listed(options: dict[str, Any]) -> str:

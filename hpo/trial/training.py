@@ -1,4 +1,4 @@
-"""One trial, driven epoch by epoch: by `train` below, by a Ray Tune trainable, by anybody."""
+"""One trial, driven epoch by epoch: by hpo.trial.loop, by a Ray Tune trainable, by anybody."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import importlib.metadata
 import logging
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+from accelerate import Accelerator
 
 from hpo.data.read import open_split
 from hpo.errors import TrialError, nearest
@@ -30,20 +30,12 @@ from hpo.trial.randomness import derive
 from hpo.trial.task import Task, create_task
 from hpo.trialconfig import TrialConfig
 
+if TYPE_CHECKING:
+    from hpo.data.shards import ShardSet
+
 _PACKAGES = ("torch", "timm", "accelerate")
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class TrialResult:
-    """How a training ended. `reason` is Training.finished, or 'stopped' when the caller wanted no more."""
-
-    reason: str
-    epoch: int
-    best_epoch: int
-    best_value: float
-    metrics: dict[str, Any] = field(default_factory=dict)  # of the last epoch trained here
 
 
 @dataclass
@@ -59,8 +51,9 @@ class _Progress:
 class Training:
     """The training of `config` on the shards in `data`, with log and checkpoints in `directory`.
 
-    It goes on by itself from the newest intact checkpoint there. `epoch` is the number of completed epochs. A process
-    has one open Training at a time, since Accelerate's precision is global; `close` it before the next.
+    It goes on by itself from the newest intact checkpoint there. `epoch` is the number of completed epochs, `metrics`
+    what the last of them gave, also when that was in an earlier process. A process has one open Training at a time,
+    since Accelerate's precision is global; `close` it before the next.
 
     Raises:
         AcceleratorError, WeightsError, TrialError, DataError: it cannot be trained as configured.
@@ -69,6 +62,7 @@ class Training:
     def __init__(self, config: TrialConfig, data: Path, directory: Path) -> None:
         self.config, self.directory = config, directory
         self.max_epochs = config.optim.max_epochs
+        self.metrics: dict[str, Any] = {}
         self._diverged = False
         directory.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as opened:  # closes what is open already, should the rest not open
@@ -106,24 +100,27 @@ class Training:
         """Trains one epoch, evaluates, writes checkpoints; returns metrics and the checkpoint's path below `directory`.
 
         When the loss is no longer finite nothing is evaluated or written: the validation metrics are NaN and
-        `checkpoint` names the last good one, '' if there is none.
+        `checkpoint` names the last good one, '' if there is none. A finished training gives its last metrics again.
         """
+        if self.finished:
+            return dict(self.metrics)
         started = time.perf_counter()
         epoch = self.epoch + 1
         torch.manual_seed(derive(self.config.seed, epoch, 3))  # dropout and stochastic depth, on every device
         loss, images = self._train(epoch)
-        trained = time.perf_counter() - started
+        per_second = images / (time.perf_counter() - started)
         self._diverged = not math.isfinite(loss)
         metrics: dict[str, Any] = {"epoch": epoch, "train_loss": loss, **self._evaluate()}
         metrics |= {"lr": self._rate(epoch * len(self._loader) - 1), "micro_batch": self._compute.micro_batch}
-        if not self._diverged:
-            self._complete(epoch, metrics)
+        timing = {"seconds": time.perf_counter() - started, "images_per_second": per_second}
         self._progress.epoch = epoch
-        metrics["checkpoint"] = self._checkpoint
-        metrics |= {"seconds": time.perf_counter() - started, "images_per_second": images / trained}
+        if not self._diverged:
+            self._complete(metrics, timing)
+        metrics |= timing
+        self.metrics = {**metrics, "checkpoint": self._checkpoint}
         shown = [f"{name} {value:.4g}" for name, value in metrics.items() if isinstance(value, float)]
         logger.info("epoch %d: %s", epoch, ", ".join(shown))
-        return metrics
+        return dict(self.metrics)
 
     def close(self) -> None:
         """Frees model, device memory and threads, so that this process can run the next trial. May be repeated."""
@@ -141,6 +138,7 @@ class Training:
         self.close()
 
     def _open(self, opened: contextlib.ExitStack, data: Path) -> None:
+        """Everything but the directory and the log. What needs closing goes onto `opened`."""
         config = self.config
         set_threads()
         accelerator = open_accelerator(config.env)
@@ -151,26 +149,30 @@ class Training:
         _require_metric(config.metric, self._task)
         self._store = Store(self.directory / "checkpoint", config.num_to_keep, config.mode)
         resumed = self._store.newest()
-        torch.manual_seed(derive(config.seed, 0))  # the initial weights
-        size = choose_image_size(config.model, train)
-        model, self._feed = create_model(config.model, self._task.outputs, size, with_weights=resumed is None)
-        optimizer = create_optimizer(model, config.optim)
-        micro = min(config.env.per_gpu_batch_size or config.env.batch_size, config.env.batch_size)
-        clip = config.optim.gradient_clip_val
-        self._compute = Compute(accelerator, model, optimizer, self._task, self._feed, micro, clip)
+        self._compute = self._build(accelerator, choose_image_size(config.model, train), resumed is None)
+        self._augmentation = Augmentation(tuple(config.model.train_transforms), config.model.crop_scale, config.seed)
         on_gpu = accelerator.device.type == "cuda"
         delivery = Delivery(self._feed.size, on_device=on_gpu, pinned=on_gpu)
-        loaders = [self._open_loader(opened, shards, delivery) for shards in (train, validation)]
-        self._loader, self._validation = loaders
-        self._augmentation = Augmentation(tuple(config.model.train_transforms), config.model.crop_scale, config.seed)
-        self._progress, self._checkpoint = _Progress(micro_batch=micro), ""
+        self._loader = self._open_loader(opened, train, delivery)
+        self._validation = self._open_loader(opened, validation, delivery)
+        self._progress, self._checkpoint = _Progress(micro_batch=self._compute.micro_batch), ""
         if resumed:
             self._restore(resumed)
-        logger.info("%s on %s in %s, %d x %d images an epoch, %s", config.model.checkpoint_name, accelerator.device,
-                    accelerator.mixed_precision, len(self._loader), config.env.batch_size,
-                    f"going on after epoch {self.epoch}" if resumed else "from the start")  # fmt: skip
+        where = f"{accelerator.device} in {accelerator.mixed_precision}"
+        start = f"going on after epoch {self.epoch}" if resumed else "from the start"
+        work = f"{len(self._loader)} x {config.env.batch_size} images an epoch"
+        logger.info("%s on %s, %s, %s", config.model.checkpoint_name, where, work, start)
 
-    def _open_loader(self, opened: contextlib.ExitStack, shards: Any, delivery: Delivery) -> Loader:
+    def _build(self, accelerator: Accelerator, size: int, with_weights: bool) -> Compute:
+        config, env = self.config, self.config.env
+        torch.manual_seed(derive(config.seed, 0))  # the initial weights
+        model, self._feed = create_model(config.model, self._task.outputs, size, with_weights)
+        optimizer = create_optimizer(model, config.optim)
+        micro = min(env.per_gpu_batch_size or env.batch_size, env.batch_size)
+        clip = config.optim.gradient_clip_val
+        return Compute(accelerator, model, optimizer, self._task, self._feed, micro, clip)
+
+    def _open_loader(self, opened: contextlib.ExitStack, shards: ShardSet, delivery: Delivery) -> Loader:
         env = self.config.env
         loader = Loader(shards, self._task.targets(shards.labels), delivery, env.batch_size, env.num_workers)
         opened.callback(loader.close)
@@ -197,17 +199,18 @@ class Training:
     def _rate(self, update: int) -> float:
         return learning_rate(self.config.optim, update, self.max_epochs * len(self._loader))
 
-    def _complete(self, epoch: int, metrics: dict[str, Any]) -> None:
+    def _complete(self, metrics: dict[str, Any], timing: dict[str, float]) -> None:
         """Books a good epoch: the best so far, and the checkpoints."""
-        value = metrics[self.config.metric]
+        epoch, value = self.epoch, metrics[self.config.metric]
         sign = 1 if self.config.mode == "max" else -1
         best = self._progress.best_value
         if math.isfinite(value) and (math.isnan(best) or sign * value > sign * best):
             self._progress.best_epoch, self._progress.best_value = epoch, value
-        self._progress.epoch, self._progress.micro_batch = epoch, self._compute.micro_batch
+        self._progress.micro_batch = self._compute.micro_batch
         scaler = self._compute.scaler
         state = {
             "progress": dataclasses.asdict(self._progress),
+            "timing": timing,
             "optimizer": self._compute.optimizer.state_dict(),
             "scaler": scaler.state_dict() if scaler else None,
         }
@@ -220,7 +223,8 @@ class Training:
         Raises:
             TrialError: it was made from other data or another model.
         """
-        known = checkpoint.load_meta().get("data_fingerprint")
+        meta = checkpoint.load_meta()
+        known = meta["data_fingerprint"]
         if known != self._fingerprint:
             raise TrialError(
                 f"{checkpoint.path} was trained on other data (fingerprint {known}, now {self._fingerprint}); "
@@ -241,6 +245,8 @@ class Training:
         self._progress = _Progress(**state["progress"])
         self._compute.micro_batch = min(self._progress.micro_batch, self._compute.micro_batch)
         self._checkpoint = checkpoint.path.relative_to(self.directory).as_posix()
+        finite = {name: math.nan if value is None else value for name, value in meta["metrics"].items()}
+        self.metrics = {**finite, **state["timing"], "checkpoint": self._checkpoint}
 
     def _describe(self, metrics: dict[str, Any]) -> dict[str, Any]:
         """meta.json: enough to use the weights without this program. No times: equal trainings give equal files."""
@@ -259,22 +265,6 @@ class Training:
             "data_fingerprint": self._fingerprint,
             "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
         }
-
-
-def train(config: TrialConfig, data: Path, directory: Path, report: Callable[[dict[str, Any]], bool]) -> TrialResult:
-    """Trains until it is finished or `report`, called with each epoch's metrics, returns False.
-
-    Raises:
-        AcceleratorError, WeightsError, TrialError, DataError: it cannot be trained as configured.
-    """
-    metrics: dict[str, Any] = {}
-    with Training(config, data, directory) as training:
-        reason = training.finished
-        while not reason:
-            metrics = training.run_epoch()
-            goes_on = report(metrics)
-            reason = training.finished or ("" if goes_on else "stopped")
-        return TrialResult(reason, training.epoch, training.best_epoch, training.best_value, metrics)
 
 
 def _require_metric(metric: str, task: Task) -> None:

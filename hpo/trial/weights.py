@@ -63,8 +63,8 @@ def explain_failed_download(name: str, error: Exception) -> WeightsError:
 
 def _remedy(name: str) -> str:
     return (
-        f"run `python -c \"import timm; timm.create_model('{name}', pretrained=True)\"` on a machine with network and the "
-        "same HF_HOME, or start from scratch with model.timm_image.pretrained: false."
+        f"run `python -c \"import timm; timm.create_model('{name}', pretrained=True)\"` on a machine with network "
+        "and the same HF_HOME, or start from scratch with model.timm_image.pretrained: false."
     )
 
 

@@ -1,0 +1,86 @@
+"""A trained model from what its checkpoint says: images in, class probabilities or numbers out. No shards, no Ray."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hpo.errors import TrialError
+from hpo.trial.augment import Augmentation
+from hpo.trial.device import ACCELERATOR_VARIABLE
+from hpo.trial.model import create_model, is_convolutional
+from hpo.trial.render import Normaliser, render_image
+from hpo.trialconfig import TrialConfig
+
+_BATCH = 32
+
+
+class TrainedModel:
+    """The model that `meta` (a checkpoint's meta.json) and `weights` describe, on a GPU where there is one.
+
+    Raises:
+        TrialError: weights and description do not belong together.
+    """
+
+    def __init__(self, meta: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
+        config = TrialConfig.from_flat(meta["config"])
+        model, self.feed = create_model(config.model, meta["outputs"], meta["input"]["size"], with_weights=False)
+        self.device = choose_device(config)
+        self.layout = torch.channels_last if is_convolutional(model) else torch.contiguous_format
+        self.model = model.to(self.device, memory_format=self.layout).eval()  # type: ignore[call-overload]
+        self.load(weights)
+        self._normalise = Normaliser(self.feed, self.device, self.layout)
+        self._augmentation = Augmentation(tuple(config.model.train_transforms), config.model.crop_scale, meta["seed"])
+        self._classes = meta["task"] == "classification"
+        if not self._classes:
+            self._mean, self._std = np.array(meta["label_mean"]), np.array(meta["label_std"])
+
+    def load(self, weights: Mapping[str, Tensor]) -> None:
+        """Puts other weights of the same model in place."""
+        try:
+            self.model.load_state_dict(weights)
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+            raise TrialError(f"these weights are not of {type(self.model).__name__} ({reason}).") from error
+
+    def predict(self, images: Iterable[np.ndarray]) -> np.ndarray:
+        """Class probabilities float64 (N, C), or numbers in the labels' units (N, K); images uint8 (H, W, 3), RGB."""
+        return np.concatenate([self.finish(self._outputs(chunk)) for chunk in _chunks(iter(images))])
+
+    def finish(self, outputs: Tensor) -> np.ndarray:
+        """A model's outputs (N, C) as probabilities, or in the labels' own units."""
+        values = outputs.double()
+        if self._classes:
+            return values.softmax(1).cpu().numpy()
+        return values.cpu().numpy() * self._std + self._mean
+
+    def _outputs(self, images: list[np.ndarray]) -> Tensor:
+        size = self.feed.size
+        heights, widths = np.array([image.shape[:2] for image in images]).T
+        crops = self._augmentation.crops(np.arange(len(images)), heights, widths)
+        pixels = np.empty((len(images), size, size, 3), np.uint8)
+        for image, box, flip, out in zip(images, crops.boxes.tolist(), crops.flips, pixels, strict=True):
+            render_image(image, box, flip, out)
+        return self.forward(torch.from_numpy(pixels))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Outputs (B, C) for rendered images, uint8 (B, H, W, 3) on the host."""
+        with torch.no_grad():
+            return self.model(self._normalise(pixels.to(self.device).permute(0, 3, 1, 2)))
+
+
+def choose_device(config: TrialConfig) -> torch.device:
+    """The first GPU, unless there is none or the trial or the environment says cpu."""
+    choice = os.environ.get(ACCELERATOR_VARIABLE) or config.env.accelerator
+    return torch.device("cuda" if choice != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def _chunks(images: Iterator[np.ndarray]) -> Iterator[list[np.ndarray]]:
+    while chunk := list(islice(images, _BATCH)):
+        yield chunk

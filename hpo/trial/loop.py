@@ -1,0 +1,38 @@
+"""A whole training in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hpo.trial.training import Training
+from hpo.trialconfig import TrialConfig
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """How a training ended. `reason` is Training.finished, or 'stopped' when the caller wanted no more."""
+
+    reason: str
+    epoch: int
+    best_epoch: int
+    best_value: float
+    metrics: dict[str, Any] = field(default_factory=dict)  # of the last epoch
+
+
+def train(config: TrialConfig, data: Path, directory: Path, report: Callable[[dict[str, Any]], bool]) -> TrialResult:
+    """Trains until it is finished or `report`, called with each epoch's metrics, returns False.
+
+    Goes on from what `directory` holds already; nothing is reported when that is all.
+
+    Raises:
+        AcceleratorError, WeightsError, TrialError, DataError: it cannot be trained as configured.
+    """
+    with Training(config, data, directory) as training:
+        reason = training.finished
+        while not reason:
+            goes_on = report(training.run_epoch())
+            reason = training.finished or ("" if goes_on else "stopped")
+        return TrialResult(reason, training.epoch, training.best_epoch, training.best_value, training.metrics)

@@ -1,0 +1,183 @@
+"""Crops as numbers, their pixels on host and device, and that nothing depends on who computes them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from hpo.data.read import open_split
+from hpo.trial.augment import Augmentation, Crops
+from hpo.trial.loader import Delivery, Loader
+from hpo.trial.randomness import derive, permutation, uniforms
+from hpo.trial.render import render_batch, render_image
+
+IDS = np.arange(4000, dtype=np.uint64)
+HEIGHTS, WIDTHS = np.full(4000, 120), np.full(4000, 90)
+
+
+def crops(*transforms, epoch=1, scale=0.35, seed=0, heights=HEIGHTS, widths=WIDTHS):
+    return Augmentation(transforms, scale, seed, epoch).crops(IDS[: len(heights)], heights, widths)
+
+
+def test_random_resized_crop_keeps_to_its_bounds():
+    boxes = crops("random_resized_crop").boxes
+    top, left, height, width = boxes.T
+    area, ratio = height * width / (120 * 90), width / height
+    assert top.min() >= 0
+    assert left.min() >= 0
+    assert (top + height).max() <= 120
+    assert (left + width).max() <= 90
+    assert 0.33 < area.min() < 0.40
+    assert 0.94 < area.max() <= 1
+    assert 0.72 < ratio.min() < 0.78
+    assert 1.2 < ratio.max() < 1.37
+    assert abs(area.mean() - 0.675) < 0.02
+
+
+def test_random_resized_crop_of_a_strip_fits_it():
+    boxes = crops("random_resized_crop", heights=np.full(500, 10), widths=np.full(500, 200)).boxes
+    assert (boxes[:, 0] + boxes[:, 2]).max() <= 10
+    assert (boxes[:, 1] + boxes[:, 3]).max() <= 200
+    assert boxes[:, 2:].min() >= 1
+
+
+def test_center_crop_resize_and_neither():
+    square = [15, 0, 90, 90]
+    assert crops("center_crop").boxes[0].tolist() == square
+    assert crops().boxes[0].tolist() == square
+    assert crops("random_horizontal_flip").boxes[0].tolist() == square
+    assert crops("resize").boxes[0].tolist() == [0, 0, 120, 90]
+
+
+def test_random_crop_shifts_by_at_most_an_eighth():
+    shifts = crops("random_crop", heights=np.full(2000, 32), widths=np.full(2000, 32)).boxes
+    assert set(shifts[:, 0]) == set(shifts[:, 1]) == set(range(-4, 5))
+    assert (shifts[:, 2:] == 32).all()
+
+
+def test_flip_is_every_second_and_order_matters():
+    assert abs(crops("random_horizontal_flip").flips.mean() - 0.5) < 0.03
+    assert not crops("center_crop").flips.any()
+    first = crops("center_crop", "random_resized_crop").boxes
+    second = crops("random_resized_crop", "center_crop").boxes
+    assert (first[:, 0] >= 15).all()
+    assert np.abs(second[:, 2] - second[:, 3]).max() <= 1  # square, to a pixel
+    assert np.abs(first[:, 2] - first[:, 3]).max() > 10
+
+
+def test_evaluation_takes_what_is_not_random():
+    for transforms, box in ((("resize", "random_crop"), [0, 0, 120, 90]), (("random_resized_crop",), [15, 0, 90, 90])):
+        found = crops(*transforms, "random_horizontal_flip", epoch=None)
+        assert found.boxes[7].tolist() == box
+        assert not found.flips.any()
+
+
+def test_crops_depend_on_seed_epoch_and_sample_alone():
+    names = ("random_resized_crop", "random_horizontal_flip")
+    whole = crops(*names)
+    some = Augmentation(names, 0.35, 0, 1).crops(IDS[[5, 3]], HEIGHTS[:2], WIDTHS[:2])
+    assert np.array_equal(some.boxes, whole.boxes[[5, 3]])
+    assert np.array_equal(some.flips, whole.flips[[5, 3]])
+    assert not np.array_equal(whole.boxes, crops(*names, epoch=2).boxes)
+    assert not np.array_equal(whole.boxes, crops(*names, seed=1).boxes)
+
+
+def test_random_numbers_are_even_and_independent():
+    numbers = uniforms(3, 5, IDS, 6)
+    assert numbers.min() >= 0
+    assert numbers.max() < 1
+    assert np.abs(numbers.mean(0) - 0.5).max() < 0.02
+    assert np.abs(np.corrcoef(numbers.T) - np.eye(6)).max() < 0.06
+    assert np.abs(np.corrcoef(numbers[:-1, 0], numbers[1:, 0])[0, 1]) < 0.06  # of neighbouring ids
+    assert derive(1, 2) != derive(2, 1)
+    assert sorted(permutation(100, 0, 1)) == list(range(100))
+    assert not np.array_equal(permutation(100, 0, 1), permutation(100, 0, 2))
+
+
+def batch_of(data, count=24):
+    shards = open_split(data, "train")
+    images = np.empty((count, *shards.image_shape), np.uint8)
+    shards.gather(np.arange(count), images)
+    return images
+
+
+@pytest.mark.parametrize("size", [16, 24, 32, 48])
+@pytest.mark.parametrize(
+    "transforms", [("random_resized_crop", "random_horizontal_flip"), ("random_crop",), ("resize",)]
+)
+def test_device_renders_what_the_host_renders(raw_data, size, transforms):
+    images = batch_of(raw_data)
+    planned = Augmentation(transforms, 0.35, 0, 1).crops(IDS[:24], np.full(24, 32), np.full(24, 32))
+    host = np.empty((24, size, size, 3), np.uint8)
+    for image, box, flip, out in zip(images, planned.boxes.tolist(), planned.flips, host, strict=True):
+        render_image(image, box, flip, out)
+    device = render_batch(torch.from_numpy(images), planned, size).permute(0, 2, 3, 1).numpy()
+    assert device.shape == host.shape
+    difference = np.abs(device - host)
+    assert difference.mean() < 5  # of 255: two ways to resample
+    inner = difference[:, 2:-2, 2:-2]
+    turned = np.abs(device[:, :, ::-1] - host)[:, 2:-2, 2:-2]
+    assert inner.mean() < turned.mean() / 3  # the same part, the same way round
+
+
+def test_whole_images_stay_as_they_are(raw_data):
+    images = batch_of(raw_data)
+    planned = Crops(np.tile([0, 0, 32, 32], (24, 1)), np.zeros(24, bool))
+    assert np.array_equal(render_batch(torch.from_numpy(images), planned, 32).permute(0, 2, 3, 1).numpy(), images)
+    planned.flips[:] = True
+    mirrored = render_batch(torch.from_numpy(images), planned, 32).permute(0, 2, 3, 1).numpy()
+    assert np.array_equal(mirrored, images[:, :, ::-1])
+
+
+def load(data, workers, on_device=False, split="train", batch_size=32):
+    shards = open_split(data, split)
+    delivery = Delivery(24, on_device=on_device, pinned=False)
+    loader = Loader(shards, torch.arange(len(shards)), delivery, batch_size, workers)
+    augmentation = Augmentation(("random_resized_crop", "random_horizontal_flip"), 0.35, 0)
+    try:
+        if split == "train":
+            return [list(loader.training(augmentation.at(epoch))) for epoch in (1, 2)]
+        return list(loader.evaluation(augmentation))
+    finally:
+        loader.close()
+
+
+@pytest.mark.parametrize("kind", ["raw", "jpeg"])
+def test_batches_do_not_depend_on_threads(raw_data, jpeg_data, kind):
+    data = raw_data if kind == "raw" else jpeg_data
+    alone, many = load(data, 0), load(data, 3)
+    assert len(alone[0]) == 80 // 32
+    for first, second in zip(alone[0] + alone[1], many[0] + many[1], strict=True):
+        assert torch.equal(first.images, second.images)
+        assert torch.equal(first.targets, second.targets)
+    epochs = [torch.cat([batch.targets for batch in epoch]).tolist() for epoch in alone]
+    assert len(set(epochs[0])) == 64
+    assert epochs[0] != epochs[1]
+
+
+def test_evaluation_is_every_sample_in_order(raw_data):
+    batches = load(raw_data, 2, split="validation", batch_size=12)
+    assert [len(batch) for batch in batches] == [12, 12, 8]
+    assert torch.cat([batch.targets for batch in batches]).tolist() == list(range(32))
+
+
+def test_set_smaller_than_a_batch_is_one_batch(raw_data):
+    assert [len(batch) for batch in load(raw_data, 1, batch_size=500)[0]] == [80]
+
+
+def test_raw_for_the_device_comes_with_its_crops(raw_data):
+    batch = load(raw_data, 1, on_device=True)[0][0]
+    assert batch.images.shape == (32, 32, 32, 3)
+    assert batch.crops.boxes.shape == (32, 4)
+    part = batch.part(8, 12)
+    assert np.array_equal(part.crops.boxes, batch.crops.boxes[8:12])
+
+
+def test_reading_error_reaches_the_caller(jpeg_data, monkeypatch):
+    shards = open_split(jpeg_data, "train")
+    loader = Loader(shards, torch.arange(len(shards)), Delivery(24, False, False), 32, 2)
+    monkeypatch.setattr(shards, "read_bytes", lambda index: b"torn")
+    with pytest.raises(Exception, match="cannot be decoded"):
+        list(loader.training(Augmentation((), 0.35, 0, 1)))
+    loader.close()

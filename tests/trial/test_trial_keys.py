@@ -1,0 +1,102 @@
+"""Every key of TrialConfig does something: its default and another value give different trainings."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+
+import pytest
+import torch
+
+from hpo.errors import TrialError
+from hpo.trial import Training
+from hpo.trialconfig import known_keys
+
+# Each key with a value other than its default, and the metrics or effects that tell the two apart.
+OTHERS = {
+    "optim.optim_type": "sgd",
+    "optim.lr": 1e-3,
+    "optim.weight_decay": 0.5,
+    "optim.momentum": 0.1,
+    "optim.max_epochs": 1,
+    "optim.warmup_steps": 3,
+    "optim.lr_schedule": "constant",
+    "optim.gradient_clip_val": 0.01,
+    "optim.label_smoothing": 0.3,
+    "optim.lr_decay": 0.7,
+    "optim.patience": 1,
+    "model.timm_image.checkpoint_name": "test_resnet",
+    "model.timm_image.pretrained": "/no/such/file.pth",
+    "model.timm_image.image_size": 48,
+    "model.timm_image.drop_rate": 0.5,
+    "model.timm_image.drop_path_rate": 0.5,
+    "model.timm_image.train_transforms": ["random_crop"],
+    "model.timm_image.crop_scale": 0.9,
+    "env.batch_size": 16,
+    "env.per_gpu_batch_size": 8,
+    "env.precision": "bf16",
+    "env.accelerator": "gpu",
+    "env.num_workers": 3,
+}
+BASES = {  # where the key needs company to matter
+    "optim.momentum": {"optim.optim_type": "sgd"},
+    "optim.patience": {"optim.lr": 0, "optim.max_epochs": 3, "model.timm_image.checkpoint_name": "test_vit"},
+    "model.timm_image.drop_path_rate": {"model.timm_image.checkpoint_name": "test_vit"},
+}
+
+
+def observe(config, data, directory):
+    """All that a training shows: metrics without times, weights, reason, threads; or why it was refused."""
+    try:
+        with Training(config, data, directory) as training:
+            shown = []
+            while not training.finished:
+                metrics = training.run_epoch()
+                shown.append({name: value for name, value in metrics.items() if "second" not in name})
+            weights = b"".join(value.numpy().tobytes() for value in training._compute.model.cpu().state_dict().values())
+            readers = [t for t in threading.enumerate() if t.name.startswith("slurmtune-loader")]
+            return shown, hashlib.sha256(weights).hexdigest(), training.finished, len(readers)
+    except TrialError as error:
+        return str(error)
+
+
+def test_no_key_is_left_out():
+    assert set(OTHERS) == set(known_keys())
+
+
+@pytest.fixture(scope="module")
+def seen():
+    return {}
+
+
+@pytest.mark.parametrize("key", OTHERS)
+def test_key_changes_the_training(raw_data, configure, tmp_path, key, seen):
+    base = BASES.get(key, {})
+    place = str(sorted(base.items()))
+    if place not in seen:
+        seen[place] = observe(configure(base), raw_data, tmp_path / "base")
+    other = observe(configure({**base, key: OTHERS[key]}), raw_data, tmp_path / "other")
+    assert not isinstance(seen[place], str)
+    assert other != seen[place]
+
+
+@pytest.mark.parametrize("key", ["env.num_workers"])
+def test_key_that_must_not_change_results(raw_data, configure, tmp_path, key):
+    first = observe(configure(), raw_data, tmp_path / "first")
+    second = observe(configure({key: OTHERS[key]}), raw_data, tmp_path / "second")
+    assert first[:3] == second[:3]
+
+
+def test_fields_beside_the_keys(raw_data, configure, tmp_path):
+    plain = observe(configure(), raw_data, tmp_path / "plain")
+    assert observe(configure(seed=1), raw_data, tmp_path / "seed")[1] != plain[1]
+    with Training(configure(metric="val_loss", mode="min", num_to_keep=1), raw_data, tmp_path / "loss") as training:
+        losses = [training.run_epoch()["val_loss"] for _ in range(2)]
+        assert training.best_value == min(losses)
+    assert len(list((tmp_path / "loss" / "checkpoint").glob("best-*"))) == 1
+
+
+def test_same_configuration_gives_the_same_weights(raw_data, configure, tmp_path):
+    first = observe(configure(), raw_data, tmp_path / "first")
+    torch.rand(10)
+    assert observe(configure(), raw_data, tmp_path / "second") == first

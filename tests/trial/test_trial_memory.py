@@ -1,0 +1,80 @@
+"""Micro-batches: the same update in smaller pieces, halved when the device has no more memory."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from hpo.trial import Training, train
+from hpo.trial import training as training_module
+from hpo.trial.compute import OutOfMemory
+
+VIT = {"model.timm_image.checkpoint_name": "test_vit", "model.timm_image.drop_rate": 0.0}
+
+
+@pytest.fixture
+def limit_memory(monkeypatch):
+    """Makes models that run out of memory above so many images: what a GPU does, which is not here."""
+
+    def limit(images):
+        real = training_module.create_model
+
+        def create(*arguments):
+            model, feed = real(*arguments)
+
+            def refuse(module, inputs):
+                if len(inputs[0]) > images:
+                    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+            model.register_forward_pre_hook(refuse)
+            return model, feed
+
+        monkeypatch.setattr(training_module, "create_model", create)
+
+    return limit
+
+
+def final_weights(config, data, directory):
+    with Training(config, data, directory) as training:
+        while not training.finished:
+            metrics = training.run_epoch()
+        return metrics, {name: value.clone() for name, value in training._compute.model.state_dict().items()}
+
+
+def test_pieces_add_up_to_the_same_update(raw_data, configure, tmp_path):
+    """A ViT has no batch statistics, so that only the order of sums differs."""
+    whole = final_weights(configure({**VIT, "optim.optim_type": "sgd"}), raw_data, tmp_path / "whole")
+    keys = {**VIT, "optim.optim_type": "sgd", "env.per_gpu_batch_size": 12}  # 12, 12 and 8 of 32
+    parts = final_weights(configure(keys), raw_data, tmp_path / "parts")
+    assert (whole[0]["micro_batch"], parts[0]["micro_batch"]) == (32, 12)
+    assert parts[0]["train_loss"] == pytest.approx(whole[0]["train_loss"], abs=1e-5)
+    for name, value in whole[1].items():
+        assert torch.allclose(parts[1][name], value, atol=1e-5), name
+
+
+def test_out_of_memory_halves_and_goes_on_exactly(raw_data, configure, tmp_path, limit_memory):
+    asked = final_weights(configure({"env.per_gpu_batch_size": 8}), raw_data, tmp_path / "asked")
+    limit_memory(10)
+    halved = final_weights(configure(), raw_data, tmp_path / "halved")
+    assert halved[0]["micro_batch"] == 8
+    assert halved[0]["train_loss"] == asked[0]["train_loss"]
+    assert all(torch.equal(halved[1][name], value) for name, value in asked[1].items())
+    assert "going on with 8 images at a time" in (tmp_path / "halved" / "log.txt").read_text()
+
+
+def test_resumed_trial_does_not_try_again(raw_data, configure, tmp_path, limit_memory):
+    limit_memory(10)
+    train(configure(), raw_data, tmp_path, lambda metrics: False)
+    with Training(configure(), raw_data, tmp_path) as training:
+        assert training._compute.micro_batch == 8
+
+
+def test_not_even_one_image_is_an_error_of_its_kind(raw_data, configure, tmp_path, limit_memory):
+    limit_memory(0)
+    with (
+        Training(configure(), raw_data, tmp_path) as training,
+        pytest.raises(OutOfMemory, match="not even one image of 32 pixels") as failed,
+    ):
+        training.run_epoch()
+    assert failed.value.kind == "oom"
+    assert failed.value.exit_code == 5

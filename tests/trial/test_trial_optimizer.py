@@ -1,0 +1,81 @@
+"""Optimisers by name, what they decay, and the learning rate of each update."""
+
+from __future__ import annotations
+
+import pytest
+import timm
+import torch
+
+from hpo.errors import TrialError
+from hpo.trial import train
+from hpo.trial.optimizer import create_optimizer, learning_rate, set_learning_rate
+from hpo.trialconfig import OptimConfig
+
+
+@pytest.fixture(scope="module")
+def model():
+    return timm.create_model("test_vit", num_classes=4, img_size=32)
+
+
+@pytest.mark.filterwarnings("ignore:Using backward.* with create_graph=True")
+@pytest.mark.parametrize("name", ["sgd", "adamw", "lamb", "lion", "muon", "adahessian"])
+def test_families_train(raw_data, configure, tmp_path, name):
+    keys = {"optim.optim_type": name, "optim.lr": 2e-3, "model.timm_image.checkpoint_name": "test_vit"}
+    result = train(configure({**keys, "optim.max_epochs": 3}), raw_data, tmp_path, lambda metrics: True)
+    assert result.reason == "max_epochs"
+    assert result.metrics["train_loss"] < 1.6
+
+
+def test_weight_decay_spares_norms_and_biases(model):
+    optimizer = create_optimizer(model, OptimConfig(weight_decay=0.1))
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    decayed = {names[id(p)] for group in optimizer.param_groups if group["weight_decay"] for p in group["params"]}
+    assert "head.weight" in decayed
+    assert not [name for name in decayed if name.endswith(".bias") or "norm" in name]
+
+
+def test_layer_decay_slows_the_first_layers(model):
+    optimizer = create_optimizer(model, OptimConfig(lr_decay=0.5))
+    set_learning_rate(optimizer, 1.0)
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    first, last, head = model.blocks[0].mlp.fc1.weight, model.blocks[-1].mlp.fc1.weight, model.head.weight
+    assert rates[id(head)] == 1.0
+    assert rates[id(first)] < rates[id(last)] < rates[id(head)]
+
+
+def test_momentum(model):
+    assert create_optimizer(model, OptimConfig(optim_type="sgd", momentum=0.5)).defaults["momentum"] == 0.5
+    assert create_optimizer(model, OptimConfig(optim_type="SGD", momentum=0)).defaults["nesterov"] is False
+
+
+def test_unknown_and_unusable_names(model):
+    with pytest.raises(TrialError, match="Did you mean 'adamw'"):
+        create_optimizer(model, OptimConfig(optim_type="adamww"))
+    if not torch.cuda.is_available():
+        with pytest.raises(TrialError, match=r"'bnbadam8bit' cannot be used here \(CUDA required"):
+            create_optimizer(model, OptimConfig(optim_type="bnbadam8bit"))
+
+
+def rates(total=100, **keys):
+    config = OptimConfig(**{"lr": 2.0, **keys})
+    return [learning_rate(config, update, total) for update in range(total)]
+
+
+def test_warm_up_as_a_share_and_as_a_number():
+    share, number = rates(warmup_steps=0.1), rates(warmup_steps=10)
+    assert share == number
+    assert share[:10] == pytest.approx([0.2 * (update + 1) for update in range(10)])
+    assert rates(warmup_steps=0)[0] == 2.0
+    assert rates(total=5, warmup_steps=10)[-1] == 2.0
+    assert rates(warmup_steps=1)[0] == 2.0
+
+
+def test_schedules():
+    cosine, linear, constant = (
+        rates(warmup_steps=0, lr_schedule=name) for name in ("cosine_decay", "linear_decay", "constant")
+    )
+    assert constant == [2.0] * 100
+    assert linear[50] == pytest.approx(1.0)
+    assert cosine[50] == pytest.approx(1.0)
+    assert cosine[25] > linear[25] > linear[75] > cosine[75] > 0
+    assert sorted(cosine, reverse=True) == cosine
