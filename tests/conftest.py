@@ -83,6 +83,11 @@ class Slurm:
         raise AssertionError(f"the test cluster is not idle after {timeout} s: {jobs} {states}")
 
     def up(self, **settings):
+        # the hosts have a /tmp each: a checkout or an environment below /tmp has to be shown to them
+        needed = {
+            f"/tmp/{Path(p).relative_to('/tmp').parts[0]}" for p in (ROOT, sys.prefix) if Path(p).is_relative_to("/tmp")
+        }
+        settings.setdefault("TB_SHARED", " ".join(needed))
         self.run(CLUSTER / "up.sh", timeout=120, env={**os.environ, **settings})
 
     def down(self):
