@@ -162,7 +162,8 @@ def test_a_sweep_longer_than_its_walltime_goes_on_by_itself(slurm, shared_tmp, w
     """One minute of walltime for a sweep that needs more: drained on our own clock, queued again, finished."""
     run = shared_tmp / "run"
     path = write_sweep(shared_tmp, trials=2, epochs=300, per_class=40)
-    asked = ("--partition", "gpu", "--gpus-per-node", "2", "--time", "1", "--set", "scheduler=FIFO", "--set", "optim.patience=999")
+    asked = ("--partition", "gpu", "--gpus-per-node", "2", "--time", "1")
+    asked += ("--set", "scheduler=FIFO", "--set", "optim.patience=999")
     job = json.loads(submit(path, *asked, "--run-dir", run, "--json").stdout)["job"]
     state = wait_for_event(run, lambda s: s.ended, timeout=280)
     assert slurm.wait(job) == "COMPLETED"
