@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import secrets
 import shutil
@@ -107,6 +109,21 @@ def _why_not():
     return "" if probe.returncode == 0 else "namespaces are not permitted"
 
 
+@contextlib.contextmanager
+def _sole_use(timeout=1200):
+    """One test run at a time has the cluster: there is one on a machine."""
+    with Path("/run/lock/slurm-testbed").open("w") as lock:
+        end = time.monotonic() + timeout
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                assert time.monotonic() < end, f"another test run has had the cluster for {timeout} s"
+                time.sleep(1)
+        yield
+
+
 @pytest.fixture(scope="session")
 def slurm_cluster():
     if reason := _why_not():
@@ -114,11 +131,12 @@ def slurm_cluster():
         if os.environ.get(_REQUIRED):
             pytest.fail(message)
         pytest.skip(message)
-    cluster = Slurm()
-    cluster.down()
-    cluster.up()
-    yield cluster
-    cluster.down()
+    with _sole_use():
+        cluster = Slurm()
+        cluster.down()
+        cluster.up()
+        yield cluster
+        cluster.down()
 
 
 @pytest.fixture
