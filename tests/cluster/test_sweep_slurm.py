@@ -161,7 +161,7 @@ def test_without_slurm_it_says_so_and_names_the_other_way(slurm, shared_tmp, wri
 def test_a_sweep_longer_than_its_walltime_goes_on_by_itself(slurm, shared_tmp, write_sweep, submit, wait_for_event):
     """One minute of walltime for a sweep that needs more: drained on our own clock, queued again, finished."""
     run = shared_tmp / "run"
-    path = write_sweep(shared_tmp, trials=2, epochs=300, per_class=40)
+    path = write_sweep(shared_tmp, trials=2, epochs=450, per_class=40)
     asked = ("--partition", "gpu", "--gpus-per-node", "2", "--time", "1")
     asked += ("--set", "scheduler=FIFO", "--set", "optim.patience=999")
     job = json.loads(submit(path, *asked, "--run-dir", run, "--json").stdout)["job"]
@@ -170,7 +170,7 @@ def test_a_sweep_longer_than_its_walltime_goes_on_by_itself(slurm, shared_tmp, w
     assert len(state.attempts) >= 2
     assert {event["job"] for event in state.attempts} == {job}
     assert "stopped on request" in state.attempts[0]["ended"]["reason"]
-    assert all(trial.epochs == 300 for trial in state.trials.values())
+    assert all(trial.epochs == 450 for trial in state.trials.values())
     for trial in state.trials.values():
-        assert sorted(trial.last) == list(range(1, 301))  # none left out
+        assert sorted(trial.last) == list(range(1, 451))  # none left out
     assert_hosts_are_clean(slurm)
