@@ -31,10 +31,16 @@ from hpo.errors import UsageError, nearest
 from hpo.layout import absolute
 from hpo.modelnames import check_model_name, check_optimizer_name
 from hpo.space import Choice, Params, Space, parse_space, space_from_json, space_to_json
-from hpo.trialconfig import canonical_key, default_value
+from hpo.trialconfig import TrialConfig, canonical_key, default_value
 
 METRICS = {  # name -> direction, by task
-    "classification": {"accuracy": "max", "balanced_accuracy": "max", "loss": "min"},
+    "classification": {
+        "accuracy": "max",
+        "balanced_accuracy": "max",
+        "f1_macro": "max",
+        "roc_auc": "max",
+        "loss": "min",
+    },
     "regression": {"rmse": "min", "mae": "min", "r2": "max", "loss": "min"},
 }
 SEARCHERS, SCHEDULERS = ("bayes", "random"), ("ASHA", "FIFO")
@@ -120,6 +126,17 @@ class SweepConfig:
             "bundled": self.bundled,
         }
 
+    def trial(self, params: Mapping[str, Any]) -> TrialConfig:
+        """The whole configuration of the trial with `params`. All trials share the sweep's seed: the same batches and
+        augmentations, so that a difference between two trials is one of their configurations."""
+        return TrialConfig.from_flat(
+            {**self.space.constants, **params},
+            metric=self.metric,
+            mode=self.mode,
+            seed=self.seed,
+            num_to_keep=self.tune.num_to_keep,
+        )
+
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> SweepConfig:
         return cls(
@@ -155,7 +172,7 @@ def load_sweep(path: Path, overrides: Sequence[str] = (), runs: Path = Path("run
     for override in overrides:
         _override(document, override)
     try:
-        return _build(document, path, text, runs)
+        return build_sweep(document, path.parent, text, runs, path.stem)
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
 
@@ -198,21 +215,22 @@ def _same_key(name: str, key: str) -> bool:
         return False
 
 
-def _build(document: dict[str, Any], path: Path, text: str, runs: Path) -> SweepConfig:
+def build_sweep(document: Mapping[str, Any], base: Path, text: str, runs: Path, name: str) -> SweepConfig:
+    """The sweep that `document`, a sweep file's content, describes.
+
+    Args:
+        base: what a relative path in it is relative to; text: the file as written; name: where it has none.
+    Raises:
+        UsageError, DataError: as load_sweep.
+    """
     _check_names("", document, _TOP)
-    for section in ("hyperparameters", "hyperparameter_tune_kwargs", "slurm"):
-        if not isinstance(document.get(section) or {}, dict):
-            raise UsageError(f"{section} must be a mapping, got {document[section]!r}.")
-    directory, summary = _find_data(document.get("data"), path.parent, runs)
-    space = parse_space(document.get("hyperparameters") or {})
-    _check_timm_names(space)
-    tune = parse_tune(document.get("hyperparameter_tune_kwargs") or {})
+    space, tune = parse_search(document)
+    directory, summary = _find_data(document.get("data"), base, runs)
     metric, mode = parse_metric(document.get("metric"), summary.task)
-    _check_search(space, tune)
     slurm = document.get("slurm") or {}
     _check_names("slurm.", slurm, SLURM_KEYS)
     return SweepConfig(
-        name=parse_name(document.get("name", path.stem)),
+        name=parse_name(document.get("name", name)),
         data=directory,
         task=summary.task,
         metric=metric,
@@ -226,6 +244,22 @@ def _build(document: dict[str, Any], path: Path, text: str, runs: Path) -> Sweep
         bundled=document["data"] == BUNDLED,
         source=text,
     )
+
+
+def parse_search(document: Mapping[str, Any]) -> tuple[Space, TuneConfig]:
+    """What is searched and how, of a sweep file's content: all that can be checked before there are data.
+
+    Raises:
+        UsageError: as load_sweep.
+    """
+    for section in ("hyperparameters", "hyperparameter_tune_kwargs", "slurm"):
+        if not isinstance(document.get(section) or {}, dict):
+            raise UsageError(f"{section} must be a mapping, got {document[section]!r}.")
+    space = parse_space(document.get("hyperparameters") or {})
+    _check_timm_names(space)
+    tune = parse_tune(document.get("hyperparameter_tune_kwargs") or {})
+    _check_search(space, tune)
+    return space, tune
 
 
 def _find_data(data: Any, base: Path, runs: Path) -> tuple[Path, DataSummary | PlannedData]:

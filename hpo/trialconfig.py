@@ -13,15 +13,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from hpo.automm import require_ours
 from hpo.errors import UsageError, nearest
 
 SCHEDULES = ("cosine_decay", "linear_decay", "constant")
 PRECISIONS = ("auto", "32", "bf16", "16")
 ACCELERATORS = ("auto", "gpu", "cpu")
+PEFT = ("linear_probe", "bit_fit", "norm_fit")
 TRANSFORMS = ("resize", "center_crop", "random_resized_crop", "random_crop", "random_horizontal_flip")
 
+_TRANSFORMS_RENAMED = {  # AutoMM's words for the same
+    "resize_to_square": "resize",
+    "random_resize_crop": "random_resized_crop",
+}
 _RENAMED = {  # the tutorial's words and Lightning's, by today's
     "learning_rate": "lr",
+    "efficient_finetune": "peft",
     "16-mixed": "16",
     "fp16": "16",
     "bf16-mixed": "bf16",
@@ -56,6 +63,7 @@ class OptimConfig:
     lr_decay: float = key(
         1.0, "learning rate factor from each layer to the one before; 1 is off (AutoMM: 0.9)", low=0, high=1
     )
+    peft: str | None = key(None, "train only a part of a pretrained model; none: all of it", choices=PEFT)
     patience: int = key(10, "epochs without a better value before a trial ends itself", low=1)
 
 
@@ -88,7 +96,24 @@ class EnvConfig:
     num_workers: int = key(2, "threads that decode and crop", low=0, high=256)
 
 
-SECTIONS: dict[str, type] = {"optim": OptimConfig, "model.timm_image": ModelConfig, "env": EnvConfig}
+@dataclass(frozen=True, kw_only=True)
+class MixupConfig:
+    """Keys `data.mixup.*`: mixup and CutMix of a batch with itself."""
+
+    turn_on: bool = key(False, "mix images and their labels, of classes only")
+    mixup_alpha: float = key(0.8, "of the beta distribution of mixup's shares; 0 is off", low=0)
+    cutmix_alpha: float = key(1.0, "of the beta distribution of CutMix's areas; 0 is off", low=0)
+    prob: float = key(1.0, "share of batches that are mixed", low=0, high=1)
+    switch_prob: float = key(0.5, "share of CutMix among them", low=0, high=1)
+    turn_off_epoch: int | None = key(5, "the last epoch that mixes; none: all do", low=1)
+
+
+SECTIONS: dict[str, type] = {
+    "optim": OptimConfig,
+    "model.timm_image": ModelConfig,
+    "env": EnvConfig,
+    "data.mixup": MixupConfig,
+}
 _SPELLINGS = {"optimization": "optim"}
 
 
@@ -99,6 +124,7 @@ class TrialConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     env: EnvConfig = field(default_factory=EnvConfig)
+    mixup: MixupConfig = field(default_factory=MixupConfig)
     metric: str = "val_accuracy"
     mode: str = "max"
     seed: int = 0
@@ -120,12 +146,18 @@ class TrialConfig:
             optim=OptimConfig(**sections["optim"]),
             model=ModelConfig(**sections["model.timm_image"]),
             env=EnvConfig(**sections["env"]),
+            mixup=MixupConfig(**sections["data.mixup"]),
             **others,
         )
 
     def to_flat(self) -> dict[str, Any]:
         """All keys with their values, JSON-ready; `from_flat` reads it back."""
-        parts = {"optim": self.optim, "model.timm_image": self.model, "env": self.env}
+        parts = {
+            "optim": self.optim,
+            "model.timm_image": self.model,
+            "env": self.env,
+            "data.mixup": self.mixup,
+        }
         return {
             f"{prefix}.{name}": value
             for prefix, part in parts.items()
@@ -154,6 +186,7 @@ def canonical_key(name: str) -> str:
     canonical = f"{_SPELLINGS.get(prefix, prefix)}.{_RENAMED.get(last, last)}"
     known = known_keys()
     if canonical not in known:
+        require_ours(str(name))
         spellings = [*known, *(k.replace("optim.", "optimization.", 1) for k in known if k.startswith("optim."))]
         raise UsageError(f"unknown key {name!r}.{nearest(str(name), [*spellings, 'optimization.learning_rate'])}")
     return canonical
@@ -220,15 +253,24 @@ def _to_text(name: str, value: Any) -> str:
     return _RENAMED.get(value, value) if name == "env.precision" else value
 
 
+def _to_bool(name: str, value: Any) -> bool:
+    words = {"true": True, "false": False}
+    found = words.get(str(value).lower())
+    if found is None:
+        raise UsageError(f"{name} must be true or false, got {value!r}.")
+    return found
+
+
 def _to_list(name: str, value: Any) -> list[str]:
     if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):
         raise UsageError(f"{name} must be a list of texts, got {value!r}.")
-    return list(value)
+    return [_TRANSFORMS_RENAMED.get(str(item), str(item)) for item in value]
 
 
 _CONVERTERS: dict[str, Callable[[str, Any], Any]] = {
     "float": _to_float,
     "int": _to_int,
     "str": _to_text,
+    "bool": _to_bool,
     "list[str]": _to_list,
 }

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from hpo.errors import TrialError
 from hpo.trial.loader import Batch
+from hpo.trial.mixing import Mixing
 from hpo.trial.model import Input, is_convolutional
 from hpo.trial.optimizer import set_learning_rate
 from hpo.trial.render import Normaliser, render_batch
@@ -60,26 +61,34 @@ class Compute:
                 if hasattr(module, "fused_attn"):
                     module.fused_attn = False  # type: ignore[assignment]
 
-    def update(self, batch: Batch, rate: float) -> Tensor:
+    def update(self, batch: Batch, rate: float, mixing: Mixing | None = None) -> Tensor:
         """One step of the optimiser on `batch`; its mean loss, a scalar on the device that nobody has waited for."""
         set_learning_rate(self.optimizer, rate)
-        loss = self._in_memory(lambda micro: self._accumulate(batch, micro))
+        loss = self._in_memory(lambda micro: self._accumulate(batch, micro, mixing))
         if self._clip:
             self._accelerator.clip_grad_norm_(self._parameters, self._clip)
         self.optimizer.step()
         return loss
 
-    def _accumulate(self, batch: Batch, micro: int) -> Tensor:
+    def _accumulate(self, batch: Batch, micro: int, mixing: Mixing | None) -> Tensor:
         """The gradient of the batch's mean loss, piece by piece."""
         self.optimizer.zero_grad()  # of the update before, or of a try that failed
         total = torch.zeros((), device=self._accelerator.device)
         for first in range(0, len(batch), micro):
             part = batch.part(first, first + micro)
-            images, targets = self._feed(part)
-            loss = self._task.loss(self.model(images), targets) * (len(part) / len(batch))
+            loss = self._loss(part, batch.opposite(first, first + micro), mixing) * (len(part) / len(batch))
             self._accelerator.backward(loss, create_graph=self._second_order)
             total += loss.detach()
         return total
+
+    def _loss(self, part: Batch, opposite: Batch, mixing: Mixing | None) -> Tensor:
+        images, targets = self._feed(part)
+        if mixing is None:
+            return self._task.loss(self.model(images), targets)
+        partners, other_targets = (values.flip(0) for values in self._feed(opposite))
+        outputs = self.model(mixing.apply(images, partners))
+        own, other = self._task.loss(outputs, targets), self._task.loss(outputs, other_targets)
+        return own * mixing.share + other * (1 - mixing.share)
 
     def measure(self, batch: Batch) -> Tensor:
         """The task's comparison of outputs and targets, (B, columns), on the device. Leaves no gradients."""

@@ -44,6 +44,10 @@ class Batch:
         crops = self.crops and Crops(self.crops.boxes[first:last], self.crops.flips[first:last])
         return Batch(self.images[first:last], self.targets[first:last], crops)
 
+    def opposite(self, first: int, last: int) -> Batch:
+        """The part that lies as far from the end as `part(first, last)` from the start; its own order is not turned."""
+        return self.part(max(0, len(self) - last), len(self) - first)
+
 
 @dataclass(frozen=True)
 class Delivery:

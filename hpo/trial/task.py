@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -13,6 +14,9 @@ from hpo.errors import DataError
 
 if TYPE_CHECKING:
     from hpo.data.shards import ShardSet
+
+
+RANKED = 100  # classes up to which all probabilities are kept for roc_auc: more would fill the memory
 
 
 class Task(Protocol):
@@ -49,10 +53,14 @@ def create_task(train: ShardSet, label_smoothing: float) -> Task:
 
 
 class Classification:
-    metrics = ("val_loss", "val_accuracy", "val_balanced_accuracy")
+    """Cross entropy. f1_macro: of the classes that occur or are predicted; roc_auc: of each class against the rest, in
+    their mean, up to RANKED classes."""
 
     def __init__(self, train: ShardSet, label_smoothing: float) -> None:
         self.outputs = train.num_classes
+        self._ranked = train.num_classes <= RANKED
+        names = ("val_loss", "val_accuracy", "val_balanced_accuracy", "val_f1_macro")
+        self.metrics: tuple[str, ...] = (*names, "val_roc_auc") if self._ranked else names
         self._names = list(train.class_names)
         self._smoothing = label_smoothing
 
@@ -68,18 +76,27 @@ class Classification:
 
     def compare(self, outputs: Tensor, targets: Tensor) -> Tensor:
         losses = F.cross_entropy(outputs, targets, reduction="none")
-        return torch.stack([losses, (outputs.argmax(1) == targets).float(), targets.float()], dim=1)
+        columns = torch.stack([losses, outputs.argmax(1).float(), targets.float()], dim=1)
+        return torch.cat([columns, outputs.softmax(1)], dim=1) if self._ranked else columns
 
     def judge(self, compared: np.ndarray) -> dict[str, float]:
-        losses, right, targets = compared.T.astype(np.float64)
-        counts = np.bincount(targets.astype(np.int64), minlength=self.outputs)
-        hits = np.bincount(targets.astype(np.int64), weights=right, minlength=self.outputs)
-        present = counts > 0
-        return {
-            "val_loss": float(losses.mean()),
+        guesses, targets = compared[:, 1].astype(np.int64), compared[:, 2].astype(np.int64)
+        right = guesses == targets
+        truth, guessed, hits = (
+            np.bincount(part, minlength=self.outputs) for part in (targets, guesses, targets[right])
+        )
+        present, either = truth > 0, truth + guessed > 0
+        metrics = {
+            "val_loss": float(compared[:, 0].astype(np.float64).mean()),
             "val_accuracy": float(right.mean()),
-            "val_balanced_accuracy": float((hits[present] / counts[present]).mean()),
+            "val_balanced_accuracy": float((hits[present] / truth[present]).mean()),
+            "val_f1_macro": float((2 * hits[either] / (truth + guessed)[either]).mean()),
         }
+        if self._ranked:
+            metrics["val_roc_auc"] = float(
+                np.mean([_auc(targets == c, compared[:, 3 + c]) for c in np.unique(targets)])
+            )
+        return metrics
 
     def describe(self) -> dict[str, Any]:
         return {"task": "classification", "class_names": self._names}
@@ -123,6 +140,15 @@ class Regression:
 
     def describe(self) -> dict[str, Any]:
         return {"task": "regression", "label_mean": self._mean.tolist(), "label_std": self._std.tolist()}
+
+
+def _auc(positive: np.ndarray, scores: np.ndarray) -> float:
+    """The chance that a positive is ranked above a negative, ties counting half; NaN where one of them is missing."""
+    _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+    count = int(positive.sum())
+    pairs = count * (len(positive) - count)
+    return (ranks[positive].sum() - count * (count + 1) / 2) / pairs if pairs else math.nan
 
 
 def _columns(labels: np.ndarray) -> np.ndarray:

@@ -22,8 +22,10 @@ from hpo.trial.augment import Augmentation
 from hpo.trial.checkpoint import Checkpoint, Store
 from hpo.trial.compute import Compute
 from hpo.trial.device import close_accelerator, open_accelerator, set_threads
+from hpo.trial.freezing import freeze
 from hpo.trial.loader import Delivery, Loader
 from hpo.trial.logfile import close_log, open_log
+from hpo.trial.mixing import draw_mixing
 from hpo.trial.model import choose_image_size, create_model
 from hpo.trial.optimizer import create_optimizer, learning_rate
 from hpo.trial.randomness import derive
@@ -147,6 +149,10 @@ class Training:
         self._fingerprint = train.fingerprint
         self._task = create_task(train, config.optim.label_smoothing)
         _require_metric(config.metric, self._task)
+        if config.mixup.turn_on and train.task != "classification":
+            raise TrialError(
+                "data.mixup.turn_on is true, but it mixes classes and these labels are numbers; set it false."
+            )
         self._store = Store(self.directory / "checkpoint", config.num_to_keep, config.mode)
         resumed = self._store.newest()
         self._compute = self._build(accelerator, choose_image_size(config.model, train), resumed is None)
@@ -167,6 +173,7 @@ class Training:
         config, env = self.config, self.config.env
         torch.manual_seed(derive(config.seed, 0))  # the initial weights
         model, self._feed = create_model(config.model, self._task.outputs, size, with_weights)
+        freeze(model, config.optim.peft)
         optimizer = create_optimizer(model, config.optim)
         micro = min(env.per_gpu_batch_size or env.batch_size, env.batch_size)
         clip = config.optim.gradient_clip_val
@@ -184,7 +191,8 @@ class Training:
         losses, images = [], 0
         update = (epoch - 1) * len(self._loader)
         for batch in self._loader.training(self._augmentation.at(epoch)):
-            losses.append(self._compute.update(batch, self._rate(update)))
+            mixing = draw_mixing(self.config.mixup, self._feed.size, self.config.seed, epoch, update)
+            losses.append(self._compute.update(batch, self._rate(update), mixing))
             images += len(batch)
             update += 1
         return torch.stack(losses).mean().item(), images

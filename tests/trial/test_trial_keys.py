@@ -25,6 +25,7 @@ OTHERS = {
     "optim.label_smoothing": 0.3,
     "optim.lr_decay": 0.7,
     "optim.patience": 1,
+    "optim.peft": "bit_fit",
     "model.timm_image.checkpoint_name": "test_resnet",
     "model.timm_image.pretrained": "/no/such/file.pth",
     "model.timm_image.image_size": 48,
@@ -37,8 +38,18 @@ OTHERS = {
     "env.precision": "bf16",
     "env.accelerator": "gpu",
     "env.num_workers": 3,
+    "data.mixup.turn_on": True,
+    "data.mixup.mixup_alpha": 0.1,
+    "data.mixup.cutmix_alpha": 0.1,
+    "data.mixup.prob": 0.1,
+    "data.mixup.switch_prob": 1.0,
+    "data.mixup.turn_off_epoch": 1,
 }
+_MIXED = {"data.mixup.turn_on": True}
 BASES = {  # where the key needs company to matter
+    **{key: _MIXED for key in OTHERS if key.startswith("data.mixup.") and key not in _MIXED},
+    "data.mixup.mixup_alpha": {**_MIXED, "data.mixup.switch_prob": 0.0},
+    "data.mixup.cutmix_alpha": {**_MIXED, "data.mixup.switch_prob": 1.0},
     "optim.momentum": {"optim.optim_type": "sgd"},
     "optim.patience": {"optim.lr": 0, "optim.max_epochs": 3, "model.timm_image.checkpoint_name": "test_vit"},
     "model.timm_image.drop_path_rate": {"model.timm_image.checkpoint_name": "test_vit"},

@@ -18,6 +18,8 @@ REPORTED = {
     "val_loss",
     "val_accuracy",
     "val_balanced_accuracy",
+    "val_f1_macro",
+    "val_roc_auc",
     "lr",
     "seconds",
     "images_per_second",

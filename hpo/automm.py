@@ -1,0 +1,123 @@
+"""AutoMM's keys that are none of a trial here: what each is, and which values say what happens here anyway.
+
+None is accepted and ignored. A key below is taken with the values listed, since with them it changes nothing; any
+other value, and any key with an empty list, is refused with the reason. `env.num_gpus`, `optim.top_k` and
+`optim.top_k_average_method` are the predictor's own, see hpo.predictor.document.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hpo.errors import UsageError
+
+_SPELLINGS = {
+    "optimization": "optim",
+    "optim.loss_function": "optim.loss_func",
+    "env.num_workers_evaluation": "env.num_workers_inference",
+    "env.eval_batch_size_ratio": "env.inference_batch_size_ratio",
+    "data.label.numerical_label_preprocessing": "data.label.numerical_preprocessing",
+    "model.timm_image.max_img_num_per_col": "model.timm_image.max_image_num_per_column",
+}
+_PER_EPOCH = "trials validate once after each epoch, so that a rung is a number of epochs"
+_NO_TUNING = "optim.peft says what of a model is trained; LoRA and its kin are not available"
+_ONE_IMAGE = "a sample is one RGB image"
+_LIGHTNING = "it is Lightning's; Accelerate trains here"
+_DEEPSPEED = "one trial trains on one GPU, without DeepSpeed"
+
+KEYS: dict[str, tuple[tuple[Any, ...], str]] = {  # key -> values that change nothing, why not others
+    "model.names": ((["timm_image"], "timm_image"), "images are what is modelled here; there are no other models"),
+    "optim.lr_choice": (("layerwise_decay",), "optim.lr_decay sets the decay by layer, 1 is a single rate"),
+    "optim.lr_mult": ((1,), "it belongs to lr_choice two_stages, which is not available; use optim.lr_decay"),
+    "optim.end_lr": ((0,), "schedules end at 0"),
+    "optim.max_steps": ((-1,), "trainings are counted in epochs: use optim.max_epochs"),
+    "optim.val_check_interval": ((1, 1.0), _PER_EPOCH),
+    "optim.check_val_every_n_epoch": ((1,), _PER_EPOCH),
+    "optim.skip_final_val": ((False,), _PER_EPOCH),
+    "optim.gradient_clip_algorithm": (("norm",), "gradients are clipped by their norm"),
+    "optim.track_grad_norm": ((-1,), _LIGHTNING),
+    "optim.log_every_n_steps": ((), _PER_EPOCH),
+    "optim.lora": ((), _NO_TUNING),
+    "optim.extra_trainable_params": (([],), _NO_TUNING),
+    "optim.loss_func": (("auto",), "classes are trained by cross entropy, numbers by squared error"),
+    "optim.focal_loss": ((), "classes are trained by cross entropy"),
+    "optim.cross_modal_align": ((None,), _ONE_IMAGE),
+    "optim.cross_modal_align_weight": ((0,), _ONE_IMAGE),
+    "optim.automatic_optimization": ((True,), _LIGHTNING),
+    "optim.lemda": ((), _ONE_IMAGE),
+    "env.num_nodes": ((1,), "a trial stays on one node; a sweep takes several with slurm={'nodes': 2}"),
+    "env.inference_batch_size_ratio": ((), "evaluation uses the training's batches"),
+    "env.num_workers_inference": ((), "evaluation uses env.num_workers"),
+    "env.fast_dev_run": ((False,), _LIGHTNING),
+    "env.deterministic": ((False,), "batches and augmentation follow from the seed; CUDA's kernels are not forced"),
+    "env.auto_select_gpus": ((True,), "trials are placed by Ray"),
+    "env.strategy": ((), _LIGHTNING),
+    "env.deepspeed_allgather_size": ((), _DEEPSPEED),
+    "env.deepspeed_allreduce_size": ((), _DEEPSPEED),
+    "env.compile": ((), "torch.compile is not available"),
+    "env.compile.turn_on": ((False,), "torch.compile is not available"),
+    "model.timm_image.mix_choice": (("all_logits", "all_images"), _ONE_IMAGE),
+    "model.timm_image.val_transforms": (
+        (["resize_shorter_side", "center_crop"],),
+        "evaluation takes what is not random in train_transforms, or the middle square",
+    ),
+    "model.timm_image.image_norm": ((), "mean and deviation are the model's own, as timm knows them"),
+    "model.timm_image.image_chan_num": ((3,), _ONE_IMAGE),
+    "model.timm_image.use_learnable_image": ((False,), _ONE_IMAGE),
+    "model.timm_image.max_image_num_per_column": ((1,), _ONE_IMAGE),
+    "data.image.missing_value_strategy": (("skip",), "rows without a readable image are left out and listed"),
+    "data.label.numerical_preprocessing": (("standardscaler",), "numbers are standardised by the training split"),
+    "data.modality_dropout": ((0,), _ONE_IMAGE),
+    "data.mixup.mode": (("batch",), "a batch is mixed by one share"),
+    "data.mixup.cutmix_minmax": ((None,), "boxes follow from data.mixup.cutmix_alpha"),
+    "data.mixup.label_smoothing": ((), "optim.label_smoothing smooths mixed labels too"),
+}
+
+
+def spelt(name: str) -> str:
+    """AutoMM's key `name` as AutoMM spells it today."""
+    first, dot, rest = name.partition(".")
+    name = f"{_SPELLINGS.get(first, first)}{dot}{rest}"
+    return _SPELLINGS.get(name, name)
+
+
+def find_key(name: str) -> str | None:
+    """The key of the list above that `name` is, or lies below."""
+    today = spelt(name)
+    return max((key for key in KEYS if today == key or today.startswith(f"{key}.")), key=len, default=None)
+
+
+def changes_nothing(name: str, value: Any) -> bool:
+    """Whether `name` is a key of the list above with a value that says what happens here anyway.
+
+    Raises:
+        UsageError: it is one of the list, with another value.
+    """
+    key = find_key(name)
+    if key is None:
+        return False
+    accepted, _ = KEYS[key]
+    if spelt(name) == key and any(value == item and _alike(value, item) for item in accepted):
+        return True
+    require_ours(name, value)
+    return False
+
+
+def _alike(a: Any, b: Any) -> bool:
+    """Python takes True for 1; a person does not."""
+    return isinstance(a, bool) == isinstance(b, bool)
+
+
+def require_ours(name: str, *value: Any) -> None:
+    """Refuses a key of AutoMM's that is none of ours, with the reason.
+
+    Raises:
+        UsageError: it is such a key.
+    """
+    key = find_key(name)
+    if key is None:
+        return
+    accepted, reason = KEYS[key]
+    given = f"{name}={value[0]!r}" if value else name
+    only = f" (only {' or '.join(repr(item) for item in accepted)} is)" if accepted and spelt(name) == key else ""
+    raise UsageError(f"AutoMM's {given} is not supported{only}: {reason}.")

@@ -1,0 +1,100 @@
+"""One trial without Ray, journalled like any sweep, so that results, report and resuming are the same.
+
+    python -m hpo.predictor.single DIR      (started by hpo.predictor.handle)
+
+Exit codes as hpo.cluster.driver's: 0 done, 75 stopped on request, else see hpo.errors.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+from hpo.cluster.winner import save_winner
+from hpo.config import SweepConfig
+from hpo.errors import AcceleratorError, DataError, SlurmtuneError, TrialError, WeightsError
+from hpo.layout import SweepDirectory, open_sweep, read_json
+from hpo.records import Journal, Trial
+from hpo.results.report import write_report
+from hpo.search.sweep import Sweep
+from hpo.search.trialfiles import TrialFiles
+
+STOPPED = 75
+_KINDS = {AcceleratorError: "accelerator", WeightsError: "weights", TrialError: "trial", DataError: "data"}
+
+
+class _StopError(Exception):
+    """Somebody asked us to stop."""
+
+
+class _Requests:
+    """SIGTERM and SIGINT: at once inside an epoch, else when the step in hand is written down."""
+
+    def __init__(self) -> None:
+        self.asked = self.interruptible = False
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(signum, self._on_signal)
+
+    def _on_signal(self, signum: int, frame: Any) -> None:
+        self.asked = True
+        if self.interruptible:
+            self.interruptible = False
+            raise _StopError
+
+
+def main(argv: list[str] | None = None) -> int:
+    requests = _Requests()
+    directory = open_sweep((argv or sys.argv[1:])[0])
+    config = SweepConfig.from_json(read_json(directory.resolved))
+    sweep = Sweep(config, Journal(directory.journal), f"local.{os.urandom(4).hex()}")
+    files = TrialFiles(directory, dict(config.space.constants))
+    sweep.listener = lambda event: files.write(event, sweep.state)
+    sweep.start_attempt(job="", host=socket.gethostname(), nodes=1)
+    code, reason = 0, "all trials have ended"
+    try:
+        while trial := sweep.next_trial():
+            _run(sweep, trial, directory, requests)
+    except _StopError:
+        code, reason = STOPPED, "stopped on request"
+    except SlurmtuneError as error:
+        code, reason = error.exit_code, str(error)
+    sweep.end_attempt(reason)
+    files.close()
+    save_winner(directory, sweep.state, config)
+    write_report(directory)
+    return code
+
+
+def _run(sweep: Sweep, trial: Trial, directory: SweepDirectory, requests: _Requests) -> None:
+    from hpo.trial import Training
+
+    folder = directory.trial(trial.id)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    sweep.start_trial(trial.id, socket.gethostname())
+    try:
+        with Training(sweep.config.trial(trial.params), sweep.config.data, folder) as training:
+            while not requests.asked and not trial.finished:
+                requests.interruptible = True
+                metrics = training.run_epoch()
+                requests.interruptible = False
+                _report(sweep, trial, metrics, training.finished)
+    except SlurmtuneError as error:
+        kind = next((kind for cls, kind in _KINDS.items() if isinstance(error, cls)), "trial")
+        sweep.fail_trial(trial.id, kind, " ".join(str(error).split())[:500], retry=False)
+        raise
+    if requests.asked and not trial.finished:
+        raise _StopError
+
+
+def _report(sweep: Sweep, trial: Trial, metrics: dict[str, Any], finished: str) -> None:
+    epoch, checkpoint = int(metrics.pop("epoch")), metrics.pop("checkpoint", "")
+    path = Path("trials", trial.id, checkpoint).as_posix() if checkpoint else ""
+    sweep.report(trial.id, epoch, {**metrics, "host": socket.gethostname()}, path, finished)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,140 @@
+"""Fits that go on without us, are cut off, and are found again from another process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from hpo import MultiModalPredictor
+from hpo.errors import ClusterError, UsageError
+from hpo.records import SweepState, read_events
+
+ROOT = Path(__file__).resolve().parents[2]
+LONG = {"optimization.max_epochs": 400, "optim.patience": 400}
+
+
+def begin(split, here, small, **options):
+    predictor = MultiModalPredictor(label="label", verbosity=0)
+    return predictor.fit(split[0], hyperparameters={**small, **LONG}, save_path=here / "run", wait=False, **options)
+
+
+def epochs(handle, count, timeout=60):
+    """Waits for so many epochs of the one trial."""
+    end = time.monotonic() + timeout
+    while True:
+        trials = SweepState(read_events(handle.directory / "journal.jsonl")).trials
+        if trials and trials["0000"].epochs >= count:
+            return trials["0000"]
+        assert time.monotonic() < end, (handle.directory / "submitit" / "single.log").read_text()
+        time.sleep(0.1)
+
+
+def test_another_process_attaches_and_stops_it(split, here, small):
+    handle = begin(split, here, small)
+    assert handle.status() in ("waiting", "running")
+    epochs(handle, 3)
+    with pytest.raises(UsageError, match="is still at work; MultiModalPredictor.attach"):
+        MultiModalPredictor.load(handle.directory)
+    with pytest.raises(ClusterError, match="is not over after 0.1 s; wait again"):
+        handle.wait(timeout=0.1)
+    code = (
+        "import sys; from hpo import MultiModalPredictor\n"
+        "h = MultiModalPredictor.attach(sys.argv[1]); print(h.status(), h.job)\n"
+        "h.cancel(); p = h.wait(timeout=60); print(h.status(), p.fit_summary()['best_epoch'])"
+    )
+    command = [sys.executable, "-c", code, str(handle.directory)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+    first, second = done.stdout.splitlines()
+    assert first == f"running {handle.job}"
+    assert second.startswith("unfinished ")
+    assert "launch/submit.py --resume" in done.stderr
+    assert handle.status() == "unfinished"
+    assert (
+        SweepState(read_events(handle.directory / "journal.jsonl")).attempts[-1]["ended"]["reason"]
+        == "stopped on request"
+    )
+    assert MultiModalPredictor.load(handle.directory, verbosity=0).evaluate(split[1])
+
+
+@pytest.mark.ray
+def test_killed_outright_its_best_epoch_is_there_and_it_goes_on(split, here, small):
+    """AutoMM ends with FileNotFoundError: config.yaml is written at the very end only."""
+    handle = begin(split, here, {**small, "env.accelerator": "cpu"})
+    trial = epochs(handle, 3)
+    os.kill(int(handle.job), signal.SIGKILL)
+    predictor = handle.wait(timeout=60)
+    outcome = predictor.fit_summary()
+    [told] = predictor.trials()
+    assert told["state"] == "running"  # as far as anybody wrote down
+    assert told["value"] == max(value for _, value in told["curve"])
+    assert outcome["best_epoch"] == told["best_epoch"] <= len(told["curve"])
+    assert trial.epochs <= len(told["curve"])
+    scores = predictor.evaluate(split[1])
+
+    resolved = handle.directory / "resolved.json"  # so that going on ends soon
+    resolved.write_text(resolved.read_text().replace(": 400", f": {len(told['curve']) + 2}"))
+    command = [sys.executable, str(ROOT / "launch" / "submit.py"), "--resume", str(handle.directory)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+    again = MultiModalPredictor.load(handle.directory, verbosity=0)
+    assert again.leaderboard()["epochs"][0] == len(told["curve"]) + 2
+    assert again.fit_summary()["trials"] == {"completed": 1}
+    assert set(again.evaluate(split[1])) == set(scores)
+
+
+def test_time_is_limited(split, here, small):
+    """On a folder of class folders, as it is."""
+    folder = Path(split[0]["image"].iloc[0]).parents[1]
+    predictor = MultiModalPredictor(label="label", verbosity=0)
+    began = time.monotonic()
+    predictor.fit(folder, hyperparameters={**small, **LONG, "optimization.max_epochs": 100000}, time_limit=12)
+    assert predictor.leaderboard()["state"][0] == "interrupted"
+    assert predictor.fit_summary()["val_accuracy"] >= predictor.leaderboard()["val_accuracy"][0]
+    assert time.monotonic() - began > 8  # it used its time
+    assert len(predictor.predict(folder)) == 72
+    assert set(predictor.evaluate(folder)) == {"accuracy"}
+
+
+def test_without_a_slurm_it_says_so_before_anything_is_made(split, here, monkeypatch):
+    monkeypatch.setenv("PATH", "/nonexistent")
+    with pytest.raises(ClusterError, match="sbatch is not on this machine's PATH; .*local"):
+        MultiModalPredictor(label="label", verbosity=0).fit(split[0], cluster="slurm", slurm={"partition": "gpu"})
+    assert not list(here.iterdir())
+
+
+@pytest.mark.slurm
+def test_on_slurm_submitted_here_and_waited_for_elsewhere(slurm, shared_tmp, split, small, monkeypatch):
+    """Two hosts; the job runs when this process is not looking; another one waits for it and evaluates."""
+    monkeypatch.chdir(shared_tmp)
+    from hpo import Real
+
+    handle = MultiModalPredictor(label="label", verbosity=0).fit(
+        split[0],
+        hyperparameters={**small, "optimization.learning_rate": Real(1e-3, 1e-2, log=True)},
+        hyperparameter_tune_kwargs={"num_trials": 3, "resources_per_trial": {"num_cpus": 1, "num_gpus": 0}},
+        cluster="slurm",
+        slurm={"partition": "gpu", "nodes": 2, "gpus_per_node": 0, "time": "00:05:00"},
+        wait=False,
+    )
+    assert slurm.state(handle.job) in ("PENDING", "RUNNING", "CONFIGURING")
+    split[1].to_csv("test.csv", index=False)
+    code = (
+        "import sys; from hpo import MultiModalPredictor\n"
+        "p = MultiModalPredictor.attach(sys.argv[1]).wait(timeout=200)\n"
+        "print(len(p.leaderboard()), p.evaluate('test.csv'))"
+    )
+    command = [sys.executable, "-c", code, str(handle.directory)]
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=260, check=False, env=environ)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("3 {'accuracy'")
+    assert slurm.wait(handle.job) == "COMPLETED"
+    [attempt] = SweepState(read_events(handle.directory / "journal.jsonl")).attempts
+    assert attempt["nodes"] == 2
