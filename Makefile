@@ -1,27 +1,36 @@
 # make demo and make test do all the set-up on a fresh machine; see README.md.
 PYTHON ?= python3
 BIN := .venv/bin
+CACHES := .pytest_cache .mypy_cache .ruff_cache *.egg-info
 
-.PHONY: help demo test test-fast lint clean
+.NOTPARALLEL:
+.PHONY: help .venv demo test test-fast lint clean
 help:
 	@echo "make demo       environment, bundled photographs, a real sweep on this machine, its report"
 	@echo "make test       environment, all tests (as root on Debian also those on a real SLURM)"
 	@echo "make test-fast  without those that start Ray or SLURM"
 	@echo "make lint       ruff and mypy"
+	@echo "make .venv      the environment alone; another Python: make .venv PYTHON=python3.12"
 	@echo "make clean      removes .venv and caches, never runs/"
 
+# One command installs torch and torchvision together, in the ranges of pyproject.toml: a torchvision made for another
+# torch does not load. The stamp is written last, so that a broken installation is not taken for a whole one.
 .venv: .venv/ready
 .venv/ready: pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "slurmtune needs Python 3.10 or newer; name one: make PYTHON=python3.11" >&2; exit 2; }
-	@$(PYTHON) -m venv .venv || { echo "$(PYTHON) has no venv module; on Debian: apt-get install python3-venv" >&2; exit 2; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@command -v $(PYTHON) >/dev/null || { echo "make: no $(PYTHON) here; slurmtune needs Python 3.10 or newer, name one: make PYTHON=python3.11" >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "make: slurmtune needs Python 3.10 or newer, not $$($(PYTHON) --version); name one: make PYTHON=python3.11" >&2; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "make: $(PYTHON) lacks the venv module; on Debian or Ubuntu: apt-get install python3-venv" >&2; exit 2; }
+	$(PYTHON) -m venv .venv
+	@echo "installing torch and the other packages into .venv, several GB the first time" >&2
+	@[ -t 1 ] || quiet=--quiet; set -x; $(BIN)/python -m pip install $$quiet --disable-pip-version-check -e '.[dev]'
 	@touch .venv/ready
 
 demo: .venv/ready
 	$(BIN)/python launch/submit.py launch/demo/sweep.yaml --cluster local
 
+# Where SLURM cannot be installed the other tests run; those on SLURM are skipped, or fail with SLURMTUNE_REQUIRE_SLURM=1.
 test: .venv/ready
-	@tests/slurm_cluster/install.sh
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then tests/slurm_cluster/install.sh || true; fi
 	$(BIN)/python -m pytest
 
 test-fast: .venv/ready
@@ -33,4 +42,5 @@ lint: .venv/ready
 	$(BIN)/mypy
 
 clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	rm -rf .venv $(CACHES)
+	find hpo launch slurm tests -name __pycache__ -prune -exec rm -rf {} +
