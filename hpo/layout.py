@@ -11,7 +11,8 @@ Nobody else joins file names. All paths lie below one directory, so that a moved
          attempts/ID/        rendezvous and logs of one job
          trials/ID/          params.json result.json progress.csv events.out.tfevents.* log.txt checkpoint/
          best/               weights and configuration of the winner
-         report.html
+         report.html         the sweep on one page
+         optuna-journal.log  the same as an Optuna study, for optuna-dashboard
 """
 
 from __future__ import annotations
@@ -59,6 +60,10 @@ class SweepDirectory:
     @property
     def report(self) -> Path:
         return self.root / "report.html"
+
+    @property
+    def optuna_journal(self) -> Path:
+        return self.root / "optuna-journal.log"
 
     @property
     def best(self) -> Path:

@@ -10,6 +10,10 @@ _COMMANDS = {
     "prepare": "make shards of images",
     "results": "show what a sweep has found",
     "report": "write one HTML file about a sweep",
+    "export": "write a trial's model for plain timm, or the sweep for Ray",
+    "predict": "predict images with an exported model",
+    "evaluate": "judge an exported model on labelled images",
+    "clean": "remove checkpoints that nothing needs",
 }
 
 

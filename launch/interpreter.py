@@ -27,3 +27,9 @@ def use_project_environment() -> None:
         "or activate the environment that has them.\n"
     )
     raise SystemExit(2)
+
+
+def prefer_project_environment() -> None:
+    """As use_project_environment where there is a .venv; without one this Python goes on with what it has."""
+    if (ROOT / ".venv" / "bin" / "python").exists() and _MARK not in os.environ:
+        use_project_environment()

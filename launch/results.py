@@ -1,8 +1,15 @@
 """What a sweep has found, from its files alone, while it runs or years later.
 
-    python launch/results.py DIR                 # table, best configuration, why each trial ended
-    python launch/results.py DIR --trial 7       # one trial: its curve, ASHA's decisions, failures
-    python launch/results.py DIR --json          # everything, for programs
+    python launch/results.py DIR                    # table, best configuration, why each trial ended
+    python launch/results.py DIR best               # the best configuration, to paste
+    python launch/results.py DIR trial 7            # one trial: its curve, ASHA's decisions, failures
+    python launch/results.py DIR why 7              # who suggested it, and among whom each rung judged it
+    python launch/results.py DIR failures           # by cause, with all trials
+    python launch/results.py DIR log 7              # the end of its log; without a number the driver's
+    python launch/results.py compare DIR DIR        # sweeps side by side
+    python launch/results.py DIR --watch            # again and again, until the sweep ends
+    python launch/results.py DIR --filter 'lr<1e-3' --sort val_loss --columns trial,val_loss,lr
+    python launch/results.py DIR --json             # everything, for programs; --csv: a line a trial, for pandas
 
 Standard library only: it works on a copy of DIR on a machine where nothing is installed.
 """
@@ -21,15 +28,24 @@ import shlex
 import shutil
 import textwrap
 import time
-from typing import Any
+from collections.abc import Sequence
 
-from hpo.errors import SweepError, UsageError, nearest
+from hpo.errors import SweepError, UsageError
+from hpo.results.against import compare_sweeps
+from hpo.results.as_json import to_json
+from hpo.results.find import find_row
+from hpo.results.ledger import ledger_line, read_ledger
+from hpo.results.live import live_lines
+from hpo.results.logs import log_lines
 from hpo.results.read import FailureGroup, Results, Row, open_results, read_results
-from hpo.results.table import best_yaml, render_comparison, render_table, render_trial, summarise
+from hpo.results.select import choose_rows, render_csv
+from hpo.results.table import align, best_yaml, chosen_columns, render_comparison, render_table, render_trial, summarise
+from hpo.results.why import explain_trial
+from hpo.results.wording import one_line
 from launch.terminal import colour, command
 
-JSON_VERSION = 1
 _BOLD, _GREEN = "1", "32"
+_VERBS = {"best": 0, "trial": 1, "why": 1, "failures": 0, "log": 1, "compare": 9}  # and how many words may follow
 
 
 @command
@@ -37,17 +53,18 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")  # a locale without UTF-8 must not end in a traceback
-    results = read_results(open_results(arguments.directory))
-    chosen = _find(results, arguments.trial) if arguments.trial else None
-    if arguments.json:
-        text = json.dumps(to_json(results, [chosen] if chosen else results.rows), allow_nan=False)
-    elif chosen:
-        text = "\n".join(render_trial(results, chosen))
+    verb, places, words = _understand(arguments)
+    if arguments.watch:
+        return _watch(places[0], arguments.watch)
+    sweeps = [read_results(open_results(place)) for place in places]
+    if verb == "compare":
+        text = _compared(sweeps, arguments.json)
     else:
-        text = "\n".join(_overview(results, arguments.directory, len(results.rows) if arguments.all else arguments.top))
-    sys.stdout.write(text + "\n")
+        parts = [_say(sweep, place, verb, words, arguments) for sweep, place in zip(sweeps, places, strict=True)]
+        text = "\n\n".join(parts)
+    sys.stdout.write(text if text.endswith("\n") else text + "\n")
     sys.stdout.flush()  # here, where a closed pipe is still caught
-    if results.status == "ended" and not results.best:
+    if len(sweeps) == 1 and sweeps[0].status == "ended" and not sweeps[0].best:
         raise SweepError("the sweep ended without one usable trial; --trial 0 shows the first, --all why each ended.")
     return 0
 
@@ -55,14 +72,25 @@ def main(argv: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="results.py",
+        usage="results.py DIR [DIR ...] [best | trial ID | why ID | failures | log [ID]] [options]\n"
+        "       results.py compare DIR DIR [...]",
         description="Shows a sweep's trials, the best configuration and why each trial ended. Reads files only.",
         epilog="example: python launch/results.py runs/clothing-20261124-7f3a --top 10",
     )
-    parser.add_argument("directory", metavar="DIR", help="the sweep's directory, or a copy of it")
+    parser.add_argument("words", metavar="DIR", nargs="+", help="the sweep's directory, or a copy; then what to show")
     parser.add_argument("--top", metavar="N", type=_positive, default=20, help="rows of the table (default: 20)")
     parser.add_argument("--all", action="store_true", help="all rows")
     parser.add_argument("--trial", metavar="ID", help="one trial: curve, decisions, failures, configuration")
-    parser.add_argument("--json", action="store_true", help="all of it as JSON (with --trial: of that trial)")
+    parser.add_argument("--filter", metavar="CONDITION", action="append", default=[],
+                        help="only such trials: 'lr<1e-3', 'reason~memory'; may be repeated")  # fmt: skip
+    parser.add_argument("--sort", metavar="COLUMN", default="", help="smallest first; '-COLUMN' (--sort=-lr): largest")
+    parser.add_argument("--columns", metavar="A,B", help="only these, in this order: rank, trial, lr, val_loss, ...")
+    parser.add_argument("--lines", metavar="N", type=_positive, default=50, help="of a log (default: 50)")
+    parser.add_argument("--watch", metavar="SECONDS", type=_positive, nargs="?", const=5,
+                        help="show progress again and again until the sweep ends (default: every 5 s)")  # fmt: skip
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="all of it as JSON (with a trial: of that trial)")
+    form.add_argument("--csv", action="store_true", help="a line a trial, all columns or those of --columns")
     return parser
 
 
@@ -73,27 +101,70 @@ def _positive(text: str) -> int:
     return number
 
 
-def _find(results: Results, trial: str) -> Row:
-    """The trial of that id or number: '7' is '0007'.
+def _understand(arguments: argparse.Namespace) -> tuple[str, list[str], list[str]]:
+    """What to show, of which directories, and the words after it."""
+    words: list[str] = arguments.words
+    if words[0] == "compare" and len(words) > 1:
+        verb, places, rest = "compare", words[1:], []
+    elif len(words) > 1 and words[1] in _VERBS:
+        verb, places, rest = words[1], words[:1], words[2:]
+        if verb == "compare":
+            places, rest = [*places, *rest], []
+    else:
+        verb, places, rest = "", words, []
+    if arguments.trial:
+        verb, rest = verb or "trial", [arguments.trial]
+    if verb in ("trial", "why") and not rest:
+        raise UsageError(f"{verb} needs a trial: results.py {shlex.quote(places[0])} {verb} 7")
+    if verb == "compare" and len(places) < 2:
+        raise UsageError("compare needs two directories or more.")
+    if rest[_VERBS.get(verb, 0) :]:
+        raise UsageError(f"{rest[-1]!r} is too much after {verb!r}; see --help.")
+    several = len(places) > 1 and verb != "compare"
+    if several and (arguments.watch or arguments.json or arguments.csv):
+        raise UsageError("--watch, --json and --csv take one directory; call it once for each.")
+    return verb, places, rest
 
-    Raises:
-        UsageError: there is none.
-    """
-    for row in results.rows:
-        if trial == row.trial or (trial.isdecimal() and int(trial) == row.number):
-            return row
-    hint = nearest(trial, [row.trial for row in results.rows])
-    raise UsageError(f"there is no trial {trial!r}; the sweep has {len(results.rows)}, from 0 on.{hint}")
+
+def _say(results: Results, place: str, verb: str, words: Sequence[str], arguments: argparse.Namespace) -> str:
+    chosen = [find_row(results, words[0])] if verb in ("trial", "why") else None
+    if verb == "best":
+        chosen = [_best(results)]
+    rows = chosen or choose_rows(results, arguments.filter, arguments.sort)
+    names = [name.strip() for name in arguments.columns.split(",")] if arguments.columns else []
+    if arguments.json:
+        return json.dumps(to_json(results, rows), allow_nan=False)
+    if arguments.csv:
+        return render_csv(results, rows, names)
+    if verb == "best":
+        return best_yaml(results)
+    if chosen:
+        return "\n".join((explain_trial if verb == "why" else render_trial)(results, chosen[0]))
+    if verb == "failures":
+        return "\n".join(_failures(results))
+    if verb == "log":
+        return "\n".join(log_lines(results, find_row(results, words[0]) if words else None, arguments.lines))
+    top = len(rows) if arguments.all else arguments.top
+    if names or arguments.filter or arguments.sort:
+        return "\n".join(_selection(results, rows, top, names))
+    return "\n".join(_overview(results, place, top))
+
+
+def _best(results: Results) -> Row:
+    if not results.best:
+        raise SweepError(f"no trial has a value of {results.metric} yet." if results.status != "ended" else
+                         f"no trial has a value of {results.metric}; --all says why each ended.")  # fmt: skip
+    return results.best
 
 
 def _overview(results: Results, directory: str, top: int) -> list[str]:
-    ascii_only = not (sys.stdout.encoding or "").lower().startswith("utf")
-    width = shutil.get_terminal_size((100, 24)).columns
+    width, ellipsis = _terminal()
     lines = [colour(f"Sweep {results.name}", _BOLD)]
-    for sentence in summarise(results, time.time()):
+    cost = ledger_line(read_ledger(results))
+    for sentence in [*summarise(results, time.time()), *([cost] if cost else [])]:
         lines += textwrap.wrap(sentence, max(width, 40), subsequent_indent="  ")
     if results.rows:
-        lines += ["", *_table(results, results.rows[:top], width, "..." if ascii_only else "…")]
+        lines += ["", *_table(results, results.rows[:top], width, ellipsis)]
     if len(results.rows) > top:
         lines.append(f"({len(results.rows) - top} more trials: --all)")
     comparison = render_comparison(results)
@@ -106,8 +177,29 @@ def _overview(results: Results, directory: str, top: int) -> list[str]:
     return [*lines, "", *_next_steps(results, directory)]
 
 
+def _terminal() -> tuple[int, str]:
+    """Its width, and the sign for what was left out."""
+    ascii_only = not (sys.stdout.encoding or "").lower().startswith("utf")
+    return shutil.get_terminal_size((100, 24)).columns, "..." if ascii_only else "…"
+
+
 def _failure_line(group: FailureGroup) -> str:
     return f"Failed {group.failures} x {group.kind}, last in trial {group.trials[-1]}: {group.cause}"
+
+
+def _failures(results: Results) -> list[str]:
+    """Every failure, by kind."""
+    if not results.failures:
+        return ["No trial has failed."]
+    lines = []
+    for group in results.failures:
+        lines.append(colour(f"{group.failures} x {group.kind}", _BOLD))
+        for row in sorted(results.rows, key=lambda row: row.number):
+            for event in row.failures:
+                if one_line(event["kind"]) == group.kind:
+                    end = "ran again" if event.get("retry") else "gave up"
+                    lines.append(f"  trial {row.trial} on {row.node or '-'} ({end}): {one_line(event['cause'])}")
+    return lines
 
 
 def _table(results: Results, rows: list[Row], width: int, ellipsis: str) -> list[str]:
@@ -115,6 +207,43 @@ def _table(results: Results, rows: list[Row], width: int, ellipsis: str) -> list
     if rows[0].rank:
         lines[0] = colour(lines[0], _GREEN)
     return [colour(header, _BOLD), *lines]
+
+
+def _selection(results: Results, rows: list[Row], top: int, names: Sequence[str]) -> list[str]:
+    if not rows:
+        return ["No trial is so."]
+    width, ellipsis = _terminal()
+    columns = chosen_columns(results, rows[:top], names) if names else None
+    header, *lines = render_table(results, rows[:top], width, ellipsis, columns)
+    more = [f"({len(rows) - top} more trials: --all)"] if len(rows) > top else []
+    return [colour(header, _BOLD), *lines, *more]
+
+
+def _compared(sweeps: Sequence[Results], as_json: bool) -> str:
+    rows = compare_sweeps(sweeps)
+    if as_json:
+        names = [str(sweep.directory.root) for sweep in sweeps]
+        facts = {row[0]: dict(zip(names, row[1:-1], strict=True)) for row in rows[1:]}
+        return json.dumps({"version": 1, "sweeps": names, "facts": facts})
+    return "\n".join(align([tuple(row) for row in rows]))
+
+
+def _watch(place: str, seconds: int) -> int:
+    """Shows the sweep's progress until no attempt is at work; elsewhere than on a terminal when it changes."""
+    live, before = sys.stdout.isatty(), ""
+    while True:
+        results = read_results(open_results(place))
+        text = "\n".join(live_lines(results, time.time()))
+        if live:
+            sys.stdout.write(f"\x1b[H\x1b[2J{colour(results.name, _BOLD)}\n{text}\n")
+        elif text != before:
+            sys.stdout.write(f"{time.strftime('%H:%M:%S')} {results.name}\n{text}\n")
+        before = text
+        sys.stdout.flush()
+        if results.status in ("ended", "unfinished"):
+            sys.stdout.write("\n".join(_next_steps(results, place)) + "\n")
+            return 0
+        time.sleep(seconds)
 
 
 def _next_steps(results: Results, directory: str) -> list[str]:
@@ -132,45 +261,6 @@ def _call(name: str) -> str:
     if called.suffix != ".py":
         return f"slurmtune {name}"
     return f"python {shlex.quote(str(called.with_name(name + '.py')))}"
-
-
-def to_json(results: Results, rows: list[Row]) -> dict[str, Any]:
-    """The results for programs. Keys are added under the same `version`; a change of meaning raises it.
-
-    version 1:
-        version, name, metric, mode ("max" or "min"), num_trials (asked for, or null)
-        status      "waiting" (no attempt yet), "running", "unfinished" (no attempt at work) or "ended"
-        states      {state: number of trials}; states: completed stopped diverged failed running interrupted suggested
-        best, default   ids of the best trial and of trial 0, or null
-        constants   {key: value} that all trials share
-        trials      best first, then those without a value: rank (null without), trial, number, state, reason, brief,
-                    value, best_epoch, epochs, max_epochs, params, origin, seconds, node,
-                    curve [[epoch, value or null]], decisions and failures (events of the journal, see hpo.records)
-        attempts    id, job, host, nodes, started_at (Unix seconds), clock (seconds of earlier ones), seconds,
-                    ended (false: at work or killed), reason
-        history     each new best: seconds (of the attempts' time), trial, epoch, value
-        rungs       number, epochs [...], arrived, stopped
-        failures    kind, failures, trials [...], cause (of the last)
-        last_event_at   Unix seconds, or null
-    """
-    return {
-        "version": JSON_VERSION,
-        "name": results.name,
-        "metric": results.metric,
-        "mode": results.mode,
-        "num_trials": results.num_trials,
-        "status": results.status,
-        "states": results.states,
-        "best": results.best.trial if results.best else None,
-        "default": results.default.trial if results.default else None,
-        "constants": results.constants,
-        "trials": [vars(row) for row in rows],
-        "attempts": [vars(attempt) for attempt in results.attempts],
-        "history": [vars(step) for step in results.history],
-        "rungs": [vars(rung) for rung in results.rungs],
-        "failures": [vars(group) for group in results.failures],
-        "last_event_at": results.last_event_at,
-    }
 
 
 if __name__ == "__main__":

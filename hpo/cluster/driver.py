@@ -23,8 +23,9 @@ from hpo.cluster.winner import save_winner
 from hpo.config import SweepConfig
 from hpo.errors import ClusterError, SlurmtuneError, SweepError
 from hpo.layout import SweepDirectory, open_sweep, read_json
-from hpo.records import Event, Journal
-from hpo.results.read import current_best_line
+from hpo.records import Event, Journal, read_events
+from hpo.results.insight import Insight
+from hpo.results.read import Results, current_best_line
 from hpo.results.report import write_report
 from hpo.search.sweep import Sweep
 from hpo.search.trialfiles import TrialFiles
@@ -50,7 +51,8 @@ def drive(directory: SweepDirectory, attempt: str) -> int:
     rendezvous = Rendezvous(directory.attempt(attempt))
     config = SweepConfig.from_json(read_json(directory.resolved))
     sweep = Sweep(config, Journal(directory.journal), attempt)
-    files = TrialFiles(directory, dict(config.space.constants))
+    keys = {dimension.key: dimension.default for dimension in config.space.dimensions}
+    files = TrialFiles(directory, dict(config.space.constants), keys)
     sweep.listener = _Narrator(sweep, files)
     close = functools.partial(_close, sweep, directory, files)
     threading.Thread(target=_leave_on_request, args=(close,), daemon=True).start()
@@ -70,11 +72,32 @@ def _close(sweep: Sweep, directory: SweepDirectory, files: TrialFiles, reason: s
     sweep.end_attempt(reason)
     say(reason)
     files.close()
-    for write in (lambda: save_winner(directory, sweep.state, sweep.config), lambda: write_report(directory)):
+    for write in (
+        lambda: save_winner(directory, sweep.state, sweep.config),
+        lambda: write_report(directory, draw=_draw),
+        lambda: _write_study(directory, sweep.config),
+    ):
         try:
             write()
         except (SlurmtuneError, OSError) as error:  # a full disk, or a report.html that a person wrote
             say(f"error: {error}")
+
+
+def _draw(results: Results) -> Insight:
+    """The report's plots; what goes wrong in a drawing costs the drawing, not the report."""
+    try:
+        from hpo.search.figures import draw_insight  # a second of import, which no attempt waits for
+
+        return draw_insight(results)
+    except Exception as error:  # a library's bug
+        say(f"the report is made without plots of the space ({type(error).__name__}: {error})")
+        return Insight(f"The plots of the space could not be drawn ({type(error).__name__}: {error}).")
+
+
+def _write_study(directory: SweepDirectory, config: SweepConfig) -> None:
+    from hpo.search.optuna_form import write_study  # half a second of import, which no attempt waits for
+
+    write_study(directory.optuna_journal, config.name, config.space, read_events(directory.journal))
 
 
 def _leave_on_request(close: Callable[[str], None]) -> None:

@@ -62,25 +62,37 @@ th[aria-sort=descending] button::after { content: " \\2193"; }
 .dot.completed { background: var(--completed); } .dot.stopped { background: var(--stopped); }
 .dot.diverged { background: var(--diverged); } .dot.failed { background: var(--failed); }
 .dot.running { background: var(--running); } .dot.best { background: var(--best); }
-svg { display: block; width: 100%; height: auto; overflow: visible; }
-svg text { font: 12.5px system-ui, "DejaVu Sans", sans-serif; fill: var(--soft); }
-svg path { fill: none; }
-svg .grid { stroke: var(--line); } svg .axis { stroke: var(--soft); }
-svg path.rung { stroke: var(--soft); stroke-dasharray: 3 4; } svg text.rung { font-size: 11px; }
-svg .incumbent { stroke: var(--best); stroke-width: 1.6; }
-svg circle { fill: var(--soft); stroke: var(--card); stroke-width: .7; }
-svg circle.completed { fill: var(--completed); } svg circle.stopped { fill: var(--stopped); }
-svg circle.diverged { fill: var(--diverged); } svg circle.failed { fill: var(--failed); }
-svg circle.running { fill: var(--running); } svg circle.best { fill: var(--best); }
-svg .curve { stroke: var(--soft); stroke-width: 1.3; stroke-opacity: .75; stroke-linejoin: round; }
-svg .curve.completed { stroke: var(--completed); } svg .curve.stopped { stroke: var(--stopped); }
-svg .curve.diverged { stroke: var(--diverged); } svg .curve.failed { stroke: var(--failed); }
-svg .curve.running { stroke: var(--running); }
-svg .curve.best { stroke: var(--best); stroke-width: 2.6; stroke-opacity: 1; }
-svg .curve:hover { stroke-width: 4; stroke-opacity: 1; } svg circle:hover { stroke: var(--ink); stroke-width: 2; }
+.bars th { width: 1%; position: static; } .bars td.number { width: 1%; } .bars td { border: 0; vertical-align: middle; }
+.bars .bar span { display: block; height: .8em; border-radius: .2em; background: var(--accent); }
+.plotted { margin-top: 1rem; overflow-x: auto; } .plot { min-width: 48rem; }
+.bars th, .bars tr:last-child th { border: 0; }
+svg.drawn { display: block; width: 100%; height: auto; overflow: visible; }
+svg.drawn text { font: 12.5px system-ui, "DejaVu Sans", sans-serif; fill: var(--soft); }
+svg.drawn path { fill: none; }
+svg.drawn .grid { stroke: var(--line); } svg.drawn .axis { stroke: var(--soft); }
+svg.drawn path.rung { stroke: var(--soft); stroke-dasharray: 3 4; } svg.drawn text.rung { font-size: 11px; }
+svg.drawn .incumbent { stroke: var(--best); stroke-width: 1.6; }
+svg.drawn circle { fill: var(--soft); stroke: var(--card); stroke-width: .7; }
+svg.drawn circle.completed { fill: var(--completed); } svg.drawn circle.stopped { fill: var(--stopped); }
+svg.drawn circle.diverged { fill: var(--diverged); } svg.drawn circle.failed { fill: var(--failed); }
+svg.drawn circle.running { fill: var(--running); } svg.drawn circle.best { fill: var(--best); }
+svg.drawn .curve { stroke: var(--soft); stroke-width: 1.3; stroke-opacity: .75; stroke-linejoin: round; }
+svg.drawn .curve.completed { stroke: var(--completed); } svg.drawn .curve.stopped { stroke: var(--stopped); }
+svg.drawn .curve.diverged { stroke: var(--diverged); } svg.drawn .curve.failed { stroke: var(--failed); }
+svg.drawn .curve.running { stroke: var(--running); }
+svg.drawn .curve.best { stroke: var(--best); stroke-width: 2.6; stroke-opacity: 1; }
+svg.drawn .curve:hover { stroke-width: 4; stroke-opacity: 1; }
+svg.drawn circle:hover { stroke: var(--ink); stroke-width: 2; }
+svg.drawn rect { fill: var(--soft); stroke: var(--card); stroke-width: .5; }
+svg.drawn rect:hover { stroke: var(--ink); }
+svg.drawn rect.completed { fill: var(--completed); } svg.drawn rect.stopped { fill: var(--stopped); }
+svg.drawn rect.diverged { fill: var(--diverged); } svg.drawn rect.failed { fill: var(--failed); }
+svg.drawn rect.running { fill: var(--running); } svg.drawn rect.best { fill: var(--best); }
+.wholewidth { grid-column: 1 / -1; }
 details > summary { cursor: pointer; }
 @media (max-width: 40rem) { body { padding: .7rem; } .tiles { grid-template-columns: 1fr 1fr; gap: .5rem; }
   .card { padding: .6rem .7rem; } }
+@media (scripting: none) { .plot { display: none; } }
 @media print { .tall { max-height: none; } nav { display: none; } }
 """
 
@@ -113,10 +125,14 @@ def breakable(value: Any) -> str:
     return text(value).replace(".", ".<wbr>").replace("_", "_<wbr>")
 
 
-def page(title: str, body: str) -> str:
-    """The whole file. The policy admits the style and the script above by its hash, and nothing from anywhere."""
-    digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
-    policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; base-uri 'none'"
+def page(title: str, body: str, scripts: Sequence[str] = ()) -> str:
+    """The whole file. The policy admits the style and, by their hashes, the script above and `scripts`; nothing from
+    anywhere."""
+    every = [SCRIPT, *scripts]
+    digests = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(one.encode()).digest()).decode()}'" for one in every)
+    plotting = "; img-src data: blob:" if scripts else ""
+    policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src {digests}{plotting}; base-uri 'none'"
+    code = "\n".join(f"<script>{one}</script>" for one in every)
     return f"""<!DOCTYPE html>
 {MARKER}
 <html lang="en">
@@ -129,7 +145,7 @@ def page(title: str, body: str) -> str:
 </head>
 <body>
 {body}
-<script>{SCRIPT}</script>
+{code}
 </body>
 </html>
 """

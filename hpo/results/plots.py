@@ -17,7 +17,7 @@ from hpo.results.wording import count, metric_format, value_text
 _WIDTH, _HEIGHT = 480, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 50, 468, 34, 262  # of the plotted area
 _MOST_POINTS = 100  # of one learning curve
-_UNITS = ((3 * 3600, 3600, "hours"), (180, 60, "minutes"), (0, 1, "seconds"))
+UNITS = ((3 * 3600, 3600, "hours"), (180, 60, "minutes"), (0, 1, "seconds"))
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def plot_progress(results: Results) -> str:
     if not results.history:
         return ""
     total = sum(attempt.seconds for attempt in results.attempts) or 1.0
-    scale, unit = next((scale, unit) for least, scale, unit in _UNITS if total >= least)
+    scale, unit = next((scale, unit) for least, scale, unit in UNITS if total >= least)
     x = Axis(0, total / scale, _LEFT, _RIGHT)
     y = value_axis([step.value for step in results.history], results.maximise)
     write = metric_format(step.value for step in results.history)
@@ -176,5 +176,5 @@ def tick_text(tick: float) -> str:
 
 
 def _figure(description: str, frame: Sequence[str], body: Sequence[str]) -> str:
-    opening = f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(description)}">'
+    opening = f'<svg class="drawn" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(description)}">'
     return "\n".join([opening, *frame, *body, "</svg>"])

@@ -15,7 +15,7 @@ from hpo.errors import UsageError
 from hpo.layout import SweepDirectory, absolute, read_json
 from hpo.records import FINAL_STATES, Event, SweepState, Trial, read_events
 from hpo.results.reasons import STATES, explain
-from hpo.results.timeline import Attempt, Improvement, Timeline
+from hpo.results.timeline import Attempt, Improvement, Span, Timeline
 from hpo.results.wording import count, one_line
 
 
@@ -40,6 +40,8 @@ class Row:
     curve: Sequence[tuple[int, float | None]] = ()  # epoch and value, as last reported
     decisions: Sequence[Event] = ()
     failures: Sequence[Event] = ()
+    metrics: Mapping[str, float | None] = field(default_factory=dict)  # of its best epoch, else of its last; numbers
+    note: str = ""  # what the searcher said of it
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,7 @@ class Results:
     last_event_at: float | None = None
     longest_silence: float = 0.0  # seconds between two events while an attempt was at work
     settings: Mapping[str, Any] = field(default_factory=dict)  # resolved.json
+    spans: Sequence[Span] = ()
 
     @property
     def best(self) -> Row | None:
@@ -138,6 +141,7 @@ def read_results(directory: SweepDirectory) -> Results:
     state, timeline = SweepState(events), Timeline()
     for event in events:
         timeline.apply(event)
+    timeline.finish()
     num_trials = settings.get("num_trials")
     rows = _rows(state, timeline, settings)
     return Results(
@@ -156,6 +160,7 @@ def read_results(directory: SweepDirectory) -> Results:
         failures=_failures(state),
         last_event_at=events[-1]["t"] if events else None,
         longest_silence=timeline.longest_silence,
+        spans=timeline.spans,
         settings=settings,
     )
 
@@ -212,7 +217,14 @@ def _row(trial: Trial, rank: int | None, state: SweepState, timeline: Timeline, 
         curve=[(epoch, trial.last[epoch].get(state.metric)) for epoch in sorted(trial.last)],
         decisions=trial.decisions,
         failures=trial.failures,
+        metrics=_metrics(trial),
+        note=trial.note,
     )
+
+
+def _metrics(trial: Trial) -> dict[str, float | None]:
+    found = trial.last.get(trial.best[0] if trial.best else trial.epochs, {})
+    return {name: value for name, value in found.items() if value is None or isinstance(value, (int, float))}
 
 
 def _rungs(state: SweepState) -> list[Rung]:

@@ -4,26 +4,32 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from hpo.errors import UsageError
 from hpo.layout import SweepDirectory, write_text
+from hpo.results.insight import DRAW, Insight, insight_sections
+from hpo.results.lanes import plot_workers
+from hpo.results.ledger import hours_text, read_ledger
 from hpo.results.page import MARKER, breakable, cell, page, raw_cell, row, section, table, text
 from hpo.results.plots import plot_curves, plot_progress, plot_trials
 from hpo.results.read import Results, Row, read_results
 from hpo.results.table import best_yaml, epochs_text, summarise
 from hpo.results.wording import count, duration, metric_format, moment, one_line, short, value_text
 
+Draw = Callable[[Results], Insight]
 _LONGEST_FILE = 100_000  # characters of sweep.yaml that the page shows
 _MOST_NAMES = 20  # trials listed beside a failure
-_SECTIONS = {"best": "Best", "course": "Course", "trials": "Trials", "failures": "Failures", "attempts": "Attempts",
-             "provenance": "Provenance"}  # fmt: skip
+_SECTIONS = {"best": "Best", "course": "Course", "space": "Space", "trials": "Trials", "failures": "Failures",
+             "effort": "Effort", "attempts": "Attempts", "provenance": "Provenance"}  # fmt: skip
 
 
-def write_report(directory: SweepDirectory, out: Path | None = None) -> Path:
+def write_report(directory: SweepDirectory, out: Path | None = None, draw: Draw | None = None) -> Path:
     """Writes the report of the sweep in `directory` to `out`, by default its report.html, and returns where it is.
+
+    `draw` makes what needs Optuna and Plotly (hpo.search.figures.draw_insight); without it the page says so.
 
     Raises:
         UsageError: `out` is a file that is not a report, or cannot be written.
@@ -31,7 +37,8 @@ def write_report(directory: SweepDirectory, out: Path | None = None) -> Path:
     """
     target = out or directory.report
     _check_target(target)
-    content = render_report(read_results(directory), time.time())
+    results = read_results(directory)
+    content = render_report(results, time.time(), draw(results) if draw else None)
     try:
         write_text(target, content)
     except OSError as error:
@@ -54,13 +61,15 @@ def _check_target(target: Path) -> None:
         )
 
 
-def render_report(results: Results, now: float) -> str:
+def render_report(results: Results, now: float, insight: Insight | None = None) -> str:
     """The page as text. `now`: Unix seconds, the time it says it was made."""
     sections = [
         section("best", "Default against best", *_best(results)),
         section("course", "How the search went", _plots(results)),
+        *insight_sections(insight),
         section("trials", "All trials", _trials(results)),
         section("failures", "Failures by cause", _failures(results)),
+        section("effort", "What the time was spent on", *_effort(results)),
         section("attempts", "Attempts", _attempts(results)),
         section("provenance", "Provenance", *_provenance(results)),
     ]
@@ -69,7 +78,9 @@ def render_report(results: Results, now: float) -> str:
     made = f"<footer><p>Made by slurmtune on {moment(now)} from {text(results.directory.journal.name)}.</p></footer>"
     words = "\n".join(f"<p>{text(sentence)}</p>" for sentence in summarise(results, now))
     head = f"<header>\n<h1>{text(results.name)}</h1>\n{words}\n<nav>{links}</nav>\n{_tiles(results)}</header>"
-    return page(f"{results.name}: sweep report", "\n".join([head, "<main>", *filter(None, sections), "</main>", made]))
+    body = "\n".join([head, "<main>", *filter(None, sections), "</main>", made])
+    scripts = [insight.library, DRAW] if insight and insight.plots else []
+    return page(f"{results.name}: sweep report", body, scripts)
 
 
 def _tiles(results: Results) -> str:
@@ -207,6 +218,28 @@ def _failures(results: Results) -> str:
     return table(["kind", "times", "trials", "last cause"], lines, numeric=("times",))
 
 
+def _effort(results: Results) -> list[str]:
+    """The ledger and who worked when."""
+    ledger = read_ledger(results)
+    svg = plot_workers(results)
+    if not ledger.allocated or not svg:
+        return []
+    parts = (("went the whole way, or still runs", ledger.useful), ("stopped early by ASHA", ledger.stopped),
+             ("failed or diverged", ledger.failed), ("idle: nobody worked", ledger.idle))  # fmt: skip
+    lines = [
+        row(cell(what), cell(hours_text(hours), "number"), cell(f"{hours / ledger.allocated:.0%}", "number"))
+        for what, hours in parts
+        if ledger.unit != "node-hours"
+    ]
+    lines.append(row(cell("allocated"), cell(hours_text(ledger.allocated), "number"), cell("100%", "number")))
+    titles = ["", ledger.unit, "share"]
+    saved = f"Early stopping saved about {hours_text(ledger.saved)} {ledger.unit}." if ledger.saved else ""
+    note = "Each bar is a trial on its node; the gaps are idle."
+    caption = f"<figcaption>{note}</figcaption>"
+    return [table(titles, lines, numeric=titles[1:]), f"<p>{saved}</p>" if saved else "",
+            f'<figure class="card plotless">{svg}{caption}</figure>']  # fmt: skip
+
+
 def _attempts(results: Results) -> str:
     lines = []
     for attempt in results.attempts:
@@ -224,12 +257,29 @@ def _provenance(results: Results) -> list[str]:
     facts = {key: results.settings[key] for key in ("data", "seed") if key in results.settings} | facts
     lines = [row(cell(name), cell(short(one_line(value), 2000), "wide")) for name, value in facts.items()]
     parts = [table([], lines)] if lines else []
+    parts.append(_reproduce(results))
     if results.directory.sweep_file.is_file():
         content = results.directory.sweep_file.read_text(encoding="utf-8", errors="replace")[:_LONGEST_FILE]
         parts.append(
             f"<details><summary>The sweep file as it was written</summary><pre>{text(content)}</pre></details>"
         )
     return parts
+
+
+def _reproduce(results: Results) -> str:
+    """What to type to have the winner again, alone."""
+    if not results.best:
+        return ""
+    commands = (
+        "# the same sweep again: same space, same seed, the data named above\n"
+        "python launch/submit.py sweep.yaml\n"
+        "# the winner as a model for plain timm\n"
+        f"python launch/export.py DIR --trial {results.best.trial} --out MODEL\n"
+        "# the winner trained anew, alone: save the configuration above as winner.yaml with `data:` and\n"
+        "# `hyperparameter_tune_kwargs: {num_trials: 1}`, then\n"
+        "python launch/submit.py winner.yaml"
+    )
+    return f'<div class="card"><h3>To have it again</h3><pre>{text(commands)}</pre></div>'
 
 
 def _read_provenance(directory: SweepDirectory) -> Any:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hpo.results.read import Results, Row
+from hpo.results.select import column as column_of
 from hpo.results.wording import configuration_yaml, count, duration, metric_format, moment, one_line, short, value_text
 
 _GAP = "  "
@@ -82,9 +83,12 @@ def _say_status(results: Results, now: float) -> str:
     return f"Running since {moment(last.started_at)} ({attempt}); last event {duration(silence)} ago{advice}."
 
 
-def render_table(results: Results, rows: Sequence[Row], width: int, ellipsis: str = "…") -> list[str]:
-    """Header and one line a row, none wider than `width` if that can be; a last line names what was left out."""
-    columns, dropped = fit(trial_columns(results, rows), width, len(ellipsis))
+def render_table(
+    results: Results, rows: Sequence[Row], width: int, ellipsis: str = "…", columns: list[Column] | None = None
+) -> list[str]:
+    """Header and one line a row, none wider than `width` if that can be; a last line names what was left out.
+    `columns`: those of trial_columns by default."""
+    columns, dropped = fit(columns or trial_columns(results, rows), width, len(ellipsis))
     widths = [column.width for column in columns]
     spare = width - sum(widths[:-1]) - len(_GAP) * (len(columns) - 1)
     widths[-1] = max(min(widths[-1], spare), len(columns[-1].title))
@@ -123,6 +127,20 @@ def trial_columns(results: Results, rows: Sequence[Row]) -> list[Column]:
         Column("node", [row.node or "-" for row in rows], drop=102),
         Column("why", [row.brief for row in rows], least=24, drop=1),
     ]
+
+
+def chosen_columns(results: Results, rows: Sequence[Row], names: Sequence[str]) -> list[Column]:
+    """The columns `names` (see hpo.results.select), as a person asked for them: none is left out for want of width.
+
+    Raises:
+        UsageError: there is no such column.
+    """
+    found = []
+    for name in names:
+        values = [column_of(results, name)(row) for row in rows]
+        numeric = all(isinstance(value, (int, float, type(None))) for value in values)
+        found.append(Column(name, [value_text(value) for value in values], right=numeric))
+    return found
 
 
 def epochs_text(row: Row) -> str:
@@ -173,14 +191,15 @@ def render_comparison(results: Results) -> list[str]:
         before, after = default.params.get(key), best.params.get(key)
         if before is not None or after is not None:
             lines.append((key, value_text(before), value_text(after), "*" if before != after else ""))
-    return _align(lines)
+    return align(lines)
 
 
 def _first_title(row: Row) -> str:
     return "default" if row.origin == "default" else "first"
 
 
-def _align(lines: Sequence[tuple[str, ...]]) -> list[str]:
+def align(lines: Sequence[tuple[str, ...]]) -> list[str]:
+    """Rows of cells as lines, columns padded to their widest."""
     widths = [max(len(line[place]) for line in lines) for place in range(len(lines[0]))]
     return [_GAP.join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in lines]
 
@@ -220,7 +239,7 @@ def _epoch_lines(metric: str, row: Row, write: Callable[[float | None], str]) ->
     for epoch, value in row.curve:
         notes = ["best"] if epoch == row.best_epoch else []
         table.append((str(epoch), write(value), "; ".join([*notes, *verdicts.get(epoch, [])])))
-    return _align(table)
+    return align(table)
 
 
 def _verdict_text(decision: dict[str, Any], action: str, write: Callable[[float | None], str]) -> str:

@@ -35,6 +35,16 @@ class Improvement:
     value: float
 
 
+@dataclass(frozen=True)
+class Span:
+    """A trial at work on a node, from start to end in seconds on the clock."""
+
+    trial: str
+    node: str
+    start: float
+    end: float
+
+
 class Timeline:
     """The fold of a journal that looks at its times. Give it the events in order."""
 
@@ -42,10 +52,12 @@ class Timeline:
         self.attempts: list[Attempt] = []
         self.history: list[Improvement] = []
         self.seconds: dict[str, float] = {}  # trial -> time that it ran, up to its last event
+        self.spans: list[Span] = []
         self.longest_silence = 0.0
         self._clock = 0.0
         self._last = 0.0
         self._seen: dict[str, float] = {}  # running trial -> the clock at its last event
+        self._begun: dict[str, tuple[str, float]] = {}  # running trial -> its node, and the clock when it started there
         self._metric, self._maximise = "", True
 
     def apply(self, event: Event) -> None:
@@ -68,6 +80,8 @@ class Timeline:
         nodes = event.get("nodes") or ""
         attempt.nodes = ", ".join(map(str, nodes)) if isinstance(nodes, list) else str(nodes)
         self.attempts.append(attempt)
+        for trial in list(self._begun):
+            self._close_span(trial, self._seen.get(trial, self._clock))
         self._seen.clear()  # what a killed attempt ran stopped at its last event
 
     def _advance(self, event: Event) -> None:
@@ -80,18 +94,33 @@ class Timeline:
         for trial in list(self._seen):
             self._credit(trial)
         self._seen.clear()
+        for trial in list(self._begun):
+            self._close_span(trial, self._clock)
         self.attempts[-1].ended, self.attempts[-1].reason = True, str(event.get("reason", ""))
 
     def _apply_to_trial(self, event: Event) -> None:
         trial, kind = event["trial"], event["type"]
         if kind == "started":
+            self._close_span(trial, self._clock)
             self._seen[trial] = self._clock
+            self._begun[trial] = event.get("node", ""), self._clock
         elif trial in self._seen:
             self._credit(trial)
         if kind in ("failed", "finished"):
             self._seen.pop(trial, None)
+            self._close_span(trial, self._clock)
         if kind == "reported":
             self._note_improvement(event)
+
+    def _close_span(self, trial: str, end: float) -> None:
+        if trial in self._begun:
+            node, start = self._begun.pop(trial)
+            self.spans.append(Span(trial, node, start, end))
+
+    def finish(self) -> None:
+        """After the last event: trials that are still at work have been so until now."""
+        for trial in list(self._begun):
+            self._close_span(trial, self._clock)
 
     def _credit(self, trial: str) -> None:
         self.seconds[trial] = self.seconds.get(trial, 0.0) + self._clock - self._seen[trial]

@@ -133,7 +133,7 @@ def _told(space: Space, observation: Observation, rung: int, worst: float) -> op
     return optuna.trial.create_trial(
         state=optuna.trial.TrialState.COMPLETE if reached or diverged else optuna.trial.TrialState.RUNNING,
         params={d.name: _encode(d, observation.params[d.key]) for d in active},
-        distributions={d.name: _distribution(d) for d in active},
+        distributions={d.name: distribution(d) for d in active},
         value=None if not (reached or diverged) else (float(value) if _finite(value) else worst),  # type: ignore[arg-type]
     )
 
@@ -157,7 +157,8 @@ def _encode(dimension: Dimension, value: Any) -> Any:
     return dimension.domain.options.index(value) if isinstance(dimension.domain, Choice) else value
 
 
-def _distribution(dimension: Dimension) -> optuna.distributions.BaseDistribution:
+def distribution(dimension: Dimension) -> optuna.distributions.BaseDistribution:
+    """Optuna's word for a domain; options go by their place."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     domain = dimension.domain

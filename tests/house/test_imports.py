@@ -21,7 +21,11 @@ ALLOWED = {  # room -> packages from outside, rooms of ours
     "hpo/results": (set(), {"hpo", "hpo.results"}),
     "hpo/data": (ARRAYS, {"hpo", "hpo.data"}),
     "hpo/trial": (TORCH | ARRAYS | {"huggingface_hub"}, {"hpo", "hpo.data", "hpo.trial"}),
-    "hpo/search": (RAY, {"hpo", "hpo.search"}),
+    "hpo/search": (RAY, {"hpo", "hpo.results", "hpo.search"}),
+    "hpo/export": (
+        {"torch", "timm", "numpy", "safetensors"},
+        {"hpo", "hpo.data", "hpo.results", "hpo.trial", "hpo.predictor.metrics", "hpo.export"},
+    ),
     "hpo/cluster": ({"ray", "submitit"}, {"hpo", "hpo.data", "hpo.results", "hpo.search", "hpo.cluster"}),
     "hpo/predictor": (
         {"numpy"},
@@ -69,6 +73,13 @@ LATE = {  # room or file -> what it may import inside functions only
         "hpo.trial",
     ),  # torch side: to predict, in the person's own process
     "hpo/__init__.py": ("hpo.predictor",),
+    "hpo/search/figures.py": ("plotly",),  # for the report at an attempt's end only
+    "hpo/export/graph.py": ("onnxruntime",),  # a wish of few
+    "launch/export.py": ("hpo.export", "hpo.search.ray_form"),  # torch and Ray, when the command line is understood
+    "launch/predict.py": ("hpo.export",),
+    "launch/retrain.py": ("hpo.export",),
+    "launch/evaluate.py": ("hpo.export", "numpy"),
+    "launch/report.py": ("hpo.search.figures",),
     "hpo/config.py": ("ruamel.yaml",),  # 40 ms: for who reads a sweep file only
 }
 
@@ -145,6 +156,11 @@ HEAVY = ("ray", "torch", "timm", "optuna", "pandas", "accelerate")
         ("submit.py", HEAVY),
         ("prepare.py", HEAVY),
         ("results.py", (*HEAVY, "numpy", "submitit", "h5py", "ruamel.yaml")),
+        ("export.py", HEAVY),
+        ("predict.py", HEAVY),
+        ("retrain.py", HEAVY),
+        ("evaluate.py", HEAVY),
+        ("clean.py", (*HEAVY, "numpy", "submitit", "h5py", "ruamel.yaml")),
         ("report.py", (*HEAVY, "numpy", "submitit", "h5py", "ruamel.yaml")),
     ],
 )

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import csv
+import io
 import json
 import os
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,8 +17,16 @@ import pytest
 
 from hpo.records import Journal
 
+ROOT = Path(__file__).resolve().parents[2]
 START = 1_790_000_000.0  # Unix seconds of the first event
-SPACE = [{"key": "model.timm_image.checkpoint_name"}, {"key": "optim.lr"}, {"key": "optim.optim_type"}]
+SPACE = [  # as hpo.space.space_to_json writes it
+    {"name": "model.timm_image.checkpoint_name", "key": "model.timm_image.checkpoint_name", "default": "test_resnet",
+     "when": {}, "options": ["test_resnet", "test_vit", "mobilenetv3_small_050", "mobilenetv3_small_050.lamb_in1k"]},
+    {"name": "optim.lr", "key": "optim.lr", "default": 1e-3, "when": {}, "low": 1e-5, "high": 1.0, "log": True,
+     "step": None, "integer": False},
+    {"name": "optim.optim_type", "key": "optim.optim_type", "default": "adamw", "when": {},
+     "options": ["adamw", "sgd"]},
+]  # fmt: skip
 SETTINGS = {
     "format": 1,
     "name": "clothing",
@@ -117,6 +129,12 @@ def write_all_fates(root: Path, **settings: Any) -> SweepWriter:
     return sweep
 
 
+@pytest.fixture(scope="session")
+def sweep_writer() -> type[SweepWriter]:
+    """For what is not made in the test's own directory."""
+    return SweepWriter
+
+
 @pytest.fixture
 def new_sweep(tmp_path: Path) -> Callable[..., SweepWriter]:
     """Begins a sweep's directory below the test's own: new_sweep("folder", name=..., **settings)."""
@@ -162,3 +180,106 @@ def _no_write_permission(root: Path) -> Iterator[None]:
         os.seteuid(user)
         for folder in folders:
             folder.chmod(0o755)
+
+
+TRAINED = """
+name: small
+data: {data}
+metric: {metric}
+hyperparameters:
+  model.timm_image.checkpoint_name: {{choice: [test_vit, test_resnet]}}
+  model.timm_image.pretrained: false
+  model.timm_image.image_size: 32
+  model.timm_image.train_transforms: [random_crop]
+  optimization.learning_rate: {{loguniform: [1e-3, 3e-2], default: 5e-3}}
+  optimization.max_epochs: 2
+  env.batch_size: 16
+  env.num_workers: 0
+hyperparameter_tune_kwargs: {{num_trials: {trials}, num_to_keep: 2}}
+"""
+
+
+def train_sweep(folder: Path, photos: Path, *prepare: str, metric: str, trials: int) -> Path:
+    """A sweep of `trials` trials, a ViT and a CNN where two, really trained by this process; no Ray."""
+    from hpo.cluster.winner import save_winner
+    from hpo.config import load_sweep
+    from hpo.layout import SweepDirectory, write_json
+    from hpo.search.sweep import Sweep
+    from hpo.search.trialfiles import TrialFiles
+    from hpo.trial import Training
+    from launch.prepare import main as prepare_main
+
+    assert (
+        prepare_main([str(photos), "--out", str(folder / "data"), "--encoding", "raw", "--size", "32", *prepare]) == 0
+    )
+    (folder / "small.yaml").write_text(TRAINED.format(data="data", metric=metric, trials=trials))
+    config = load_sweep(folder / "small.yaml")
+    directory = SweepDirectory(folder / "sweep")
+    directory.root.mkdir()
+    write_json(directory.resolved, config.to_json())
+    sweep = Sweep(config, Journal(directory.journal), "a1")
+    keys = {dimension.key: dimension.default for dimension in config.space.dimensions}
+    files = TrialFiles(directory, dict(config.space.constants), keys)
+    sweep.listener = lambda event: files.write(event, sweep.state)
+    sweep.start_attempt(job="", host="here", nodes=1)
+    while trial := sweep.next_trial():
+        sweep.start_trial(trial.id, "here")
+        with Training(config.trial(trial.params), config.data, directory.trial(trial.id)) as training:
+            while not trial.finished:
+                metrics = dict(training.run_epoch())
+                path = f"trials/{trial.id}/{metrics.pop('checkpoint')}"
+                sweep.report(trial.id, int(metrics.pop("epoch")), metrics, path, training.finished or "")
+    sweep.end_attempt("all trials have ended")
+    files.close()
+    save_winner(directory, sweep.state, config)
+    sweep._journal.close()
+    return directory.root
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """photos/CLASS/*.jpg of the bundled photographs, 24 of each of three classes."""
+    folder = tmp_path_factory.mktemp("photos")
+    with zipfile.ZipFile(ROOT / "launch" / "demo" / "clothing.zip") as archive:
+        for name in ("hat", "pants", "shoes"):
+            (folder / name).mkdir()
+            for i in range(1, 25):
+                (folder / name / f"{i:03d}.jpg").write_bytes(archive.read(f"train/{name}/{i:03d}.jpg"))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained_sweep(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Path:
+    """The directory of a small sweep that was really trained; only to be read."""
+    return train_sweep(tmp_path_factory.mktemp("trained"), photos, metric="accuracy", trials=2)
+
+
+@pytest.fixture(scope="session")
+def exported(trained_sweep: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, str]]:
+    """What export.py wrote and said of each of its trials: '0000', with a graph beside it, and '0001'."""
+    from launch.export import main
+
+    found = {}
+    for trial, options in (("0000", ["--also", "torch-export"]), ("0001", [])):
+        folder, said = tmp_path_factory.mktemp("exported") / "model", io.StringIO()
+        with contextlib.redirect_stderr(said):
+            assert main([str(trained_sweep), "--trial", trial, "--out", str(folder), *options]) == 0, said.getvalue()
+        found[trial] = folder, said.getvalue()
+    return found
+
+
+@pytest.fixture(scope="session")
+def trained_regression(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Path:
+    """The same where labels are two numbers: how bright an image is, and how much brighter above than below."""
+    import cv2
+
+    folder = tmp_path_factory.mktemp("regression")
+    with (folder / "labels.csv").open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["image", "bright", "slope"])
+        for path in sorted(photos.rglob("*.jpg")):
+            grey = cv2.imread(str(path), 0)
+            half = len(grey) // 2
+            writer.writerow([path, f"{grey.mean() + 0.5:.3f}", f"{grey[:half].mean() - grey[half:].mean() + 0.5:.3f}"])
+    options = ("--task", "regression", "--label-column", "bright", "--label-column", "slope")
+    return train_sweep(folder, folder / "labels.csv", *options, metric="rmse", trials=1)

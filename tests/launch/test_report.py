@@ -20,10 +20,12 @@ import pytest
 
 from hpo.errors import UsageError
 from hpo.layout import SweepDirectory
+from hpo.results.lanes import assign_lanes
 from hpo.results.page import MARKER
 from hpo.results.plots import Axis, tick_text, value_axis
 from hpo.results.read import read_results
 from hpo.results.report import render_report, write_report
+from hpo.results.timeline import Span
 from launch.report import main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -111,12 +113,12 @@ def test_the_page_tells_the_whole_story(all_fates: Path) -> None:
     ):
         assert words in page.text, words
     assert {f"t{number:04d}" for number in range(6)} <= set(page.ids)
-    assert page.tags["svg"] == 3
+    assert page.tags["svg"] == 4
 
 
 def test_the_plots_show_every_trial_with_a_value(all_fates: Path) -> None:
     text, _ = report_of(all_fates)
-    trials, progress, curves = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
+    trials, progress, curves, workers = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
     assert trials.count("<circle") == 4
     assert trials.count('class="best"') == 1
     assert "0002 stopped: 0.4100\ncheckpoint_name=test_resnet, lr=0.0001, optim_type=sgd" in trials
@@ -124,6 +126,10 @@ def test_the_plots_show_every_trial_with_a_value(all_fates: Path) -> None:
     assert "attempt a2" in progress
     assert curves.count('class="curve') == 4
     assert curves.count('class="curve best"') == 1
+    assert workers.count("<rect") == 8  # one for each start: trial 4 twice, trial 5 in two attempts
+    assert workers.count('<rect class="best"') == 1
+    assert "node01" in workers
+    assert "node02" in workers
 
 
 def test_a_rung_is_marked_where_trials_met_it(new_sweep: Any) -> None:
@@ -189,8 +195,8 @@ def test_light_and_dark_and_small_screens_are_provided_for(all_fates: Path) -> N
 def test_every_state_has_a_colour_of_its_own(all_fates: Path) -> None:
     text, _ = report_of(all_fates)
     for state in ("completed", "stopped", "diverged", "failed", "running", "best"):
-        assert f"svg circle.{state} {{ fill: var(--{state})" in text
-        assert f"svg .curve.{state} {{ stroke: var(--{state})" in text
+        assert f"svg.drawn circle.{state} {{ fill: var(--{state})" in text
+        assert f"svg.drawn .curve.{state} {{ stroke: var(--{state})" in text
         assert f".dot.{state} {{ background: var(--{state})" in text
 
 
@@ -215,7 +221,7 @@ def test_odd_values_are_drawn(new_sweep: Any, values: list[float], mode: str) ->
     for number, value in enumerate(values):
         sweep.train(sweep.suggest(number, "random"), [value, value])
     text, page = report_of(sweep.end())
-    assert page.tags["svg"] == 3
+    assert page.tags["svg"] == 4
     assert "nan" not in "".join(re.findall(r' (?:d|cx|cy|x|y)="([^"]*)"', text))
 
 
@@ -271,9 +277,25 @@ def test_a_thousand_trials_stay_below_two_megabytes(new_sweep: Any, monkeypatch:
 
 def test_it_needs_nothing_installed(all_fates: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-S", "-E", str(ROOT / "launch" / "report.py"), str(all_fates), "--out", "page.html"]
-    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
-    assert (run.returncode, run.stderr, run.stdout) == (0, "", "page.html\n")
-    assert Page((tmp_path / "page.html").read_text()).problems == []
+    alone = {**os.environ, "SLURMTUNE_REEXECUTED": "1"}  # else it would go on in the checkout's .venv
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, env=alone)
+    assert (run.returncode, run.stdout) == (0, "page.html\n")
+    assert "made without importance and parallel coordinates" in run.stderr
+    page = Page((tmp_path / "page.html").read_text())
+    assert page.problems == []
+    assert "need optuna and plotly" in page.text
+
+
+def test_lanes_are_as_many_as_ran_at_once() -> None:
+    spans = [
+        Span("0", "a", 0, 5),
+        Span("1", "a", 1, 3),
+        Span("2", "a", 3, 9),
+        Span("3", "b", 0, 1),
+        Span("4", "a", 5, 6),
+    ]
+    lanes = [(node, [span.trial for span in lane]) for node, lane in assign_lanes(spans)]
+    assert lanes == [("a", ["0", "4"]), ("a", ["1", "2"]), ("b", ["3"])]
 
 
 def test_ticks_are_round_and_inside() -> None:

@@ -1,0 +1,96 @@
+"""Why a trial is where it is: who suggested it and knowing what, and what each rung said of it among whom."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from hpo.records import Event
+from hpo.results.read import Results, Row
+from hpo.results.wording import count, metric_format, one_line, value_text
+
+_SHOWN = 10  # values at a rung that are listed
+_ORIGINS = {
+    "default": "It is the default configuration, tried first so that the search can be judged.",
+    "user": "It was given in points_to_evaluate.",
+    "random": "It was drawn at random: the searcher had too few values to model, or wanted one that is not its own.",
+}
+
+
+def explain_trial(results: Results, row: Row) -> list[str]:
+    """The story of a trial, a line a sentence."""
+    write = metric_format([row.value, *(value for _, value in row.curve)])
+    lines = [f"Trial {row.trial}: {row.reason}.", "", "Why it was tried", f"  {_origin(row)}"]
+    lines += [f"  {text}" for text in _changes(results, row)]
+    lines += ["", "Why it went on or ended"]
+    for decision in row.decisions:
+        lines += [f"  {text}" for text in _verdict(results, row, decision, write)]
+    for failure in row.failures:
+        again = "was run again" if failure.get("retry") else "was given up"
+        lines.append(f"  It failed ({one_line(failure['kind'])}: {one_line(failure['cause'])}) and {again}.")
+    if not row.decisions and not row.failures:
+        lines.append("  It has not come to a rung yet." if row.state in ("running", "interrupted", "suggested")
+                     else "  It came to no rung.")  # fmt: skip
+    lines.append(f"  {_place(results, row, write)}")
+    return lines
+
+
+def _origin(row: Row) -> str:
+    if row.origin == "model":
+        knew = f", which knew {row.note}" if row.note else ""
+        return f"The Bayesian searcher's model suggested it{knew}; trials still at work counted as running."
+    return _ORIGINS.get(row.origin, f"Suggested by {row.origin}.")
+
+
+def _changes(results: Results, row: Row) -> list[str]:
+    """Against the default configuration, key by key."""
+    default = results.default
+    if default is None or default is row:
+        return []
+    changed = [
+        f"{name} {value_text(row.params.get(key))} (default {value_text(default.params.get(key))})"
+        for key, name in results.columns.items()
+        if row.params.get(key) != default.params.get(key)
+    ]
+    return [f"Against trial {default.trial}: {', '.join(changed)}."] if changed else []
+
+
+def _verdict(results: Results, row: Row, decision: Event, write: Callable[[float | None], str]) -> list[str]:
+    rung, epoch = decision["rung"], decision["epoch"]
+    if decision.get("value") is None:
+        return [f"Rung {rung} (epoch {epoch}): {results.metric} was not finite, so it was stopped at once."]
+    at_end = row.state == "completed" and epoch == row.epochs
+    action = "reached its end" if at_end else "stopped" if decision["action"] == "stop" else "went on"
+    rank = f"rank {decision['rank']} of {decision['of']}"
+    said = f"Rung {rung} (epoch {epoch}): {action} with {write(decision['value'])}, {rank}"
+    cutoff = f"; to go on it had to beat {write(decision['cutoff'])}" if decision.get("cutoff") is not None else ""
+    reduction = results.settings.get("tune", {}).get("reduction_factor")
+    rule = f" (the best 1/{reduction} go on)" if reduction and cutoff else ""
+    if decision["action"] != "stop" and not cutoff and not at_end:
+        cutoff = "; too few had come to stop any"
+    return [f"{said}{cutoff}{rule}.", *_company(results, row, decision, write)]
+
+
+def _company(results: Results, row: Row, decision: Event, write: Callable[[float | None], str]) -> list[str]:
+    """Who had come to the rung before it, best first."""
+    earlier = [
+        (other["value"], them.trial)
+        for them in results.rows
+        for other in them.decisions
+        if other["rung"] == decision["rung"] and other["n"] < decision["n"] and other.get("value") is not None
+    ]
+    if not earlier:
+        return ["    It was the first there."]
+    earlier.sort(reverse=results.maximise)
+    shown = ", ".join(f"{write(value)} ({trial})" for value, trial in earlier[:_SHOWN])
+    more = f" and {len(earlier) - _SHOWN} more" if len(earlier) > _SHOWN else ""
+    return [f"    There before it: {shown}{more}."]
+
+
+def _place(results: Results, row: Row, write: Callable[[float | None], str]) -> str:
+    ranked = sum(other.rank is not None for other in results.rows)
+    if not row.rank:
+        return f"It has no value of {results.metric}, so no rank."
+    best = results.best
+    behind = "" if best is None or best is row else f", {write(abs((best.value or 0) - (row.value or 0)))} behind"
+    whole = f"rank {row.rank} of {count(ranked, 'trial')}"
+    return f"By its best epoch ({row.best_epoch}, {write(row.value)}) it is {whole} now{behind}."
