@@ -1,23 +1,27 @@
 #!/bin/bash
-# Stops what up.sh started, by recorded process ids only, and waits until it is gone; keeps packages and state directory.
-set -uo pipefail
-HERE=$(cd "$(dirname "$0")" && pwd); . "$HERE/testbed.env"
+# Stops what up.sh started, by recorded process ids only, and waits until it is gone. Packages and state directory stay.
+set -euo pipefail
+HERE=$(cd "$(dirname "$0")" && pwd); . "$HERE/testbed.env"; . "$HERE/lib/processes.sh"
+[ "$(id -u)" = 0 ] || { echo "down.sh: must be root" >&2; exit 2; }
+alone "$0" "$@"
 
-# end PIDFILE: SIGTERM, up to 10 s, then SIGKILL
-end() {
-  local pid; pid=$(cat "$1" 2>/dev/null) || return 0
-  kill "$pid" 2>/dev/null
-  for _ in $(seq 1 100); do kill -0 "$pid" 2>/dev/null || { rm -f "$1"; return 0; }; sleep 0.1; done
-  kill -9 "$pid" 2>/dev/null; rm -f "$1"
-}
-
-for i in $(seq 1 "$TB_NODES"); do
-  "$HERE/node.sh" crash "node$i" 2>/dev/null
-  ip link del "tb-node$i" 2>/dev/null; ip netns del "node$i" 2>/dev/null
+# Hosts by what was recorded, not by TB_NODES: that may have been another number when they were started.
+for f in "$RUN"/node*.host; do
+  [ -e "$f" ] || continue
+  n=$(basename "$f" .host)
+  "$HERE/node.sh" crash "$n" 2>/dev/null || true
+  ip link del "tb-$n" 2>/dev/null || true
+  ip netns del "tb-$n" 2>/dev/null || true
+  rm -f "$RUN/$n".*
 done
-end "$RUN/slurmctld.pid"
-end "$RUN/slurmdbd.pid"   # before its database
-end "$RUN/mysql/mariadb.pid"; rm -f "$RUN/mariadb.pid"
-end /run/munge/testbed-munged.pid
-ip link del "$BR" 2>/dev/null
-true
+end "$RUN/slurmctld.pid" slurmctld
+end "$RUN/slurmdbd.pid" slurmdbd  # before its database
+end "$RUN/mysql/mariadb.pid" mariadbd
+end "$RUN/munged.pid" munged
+if ip link show "$BR" >/dev/null 2>&1; then ip link del "$BR"; fi
+rm -f /dev/fakegpu[0-9]*
+for f in slurm.conf gres.conf cgroup.conf slurmdbd.conf; do
+  if [ "$(readlink "/etc/slurm/$f")" = "$ETC/$f" ]; then rm "/etc/slurm/$f"; fi
+done
+# What jobs left in their hosts' /tmp can be large. Nothing of ours is mounted there outside the dead hosts' namespaces.
+grep -q " $TB_STATE/nodes/" /proc/self/mountinfo || rm -rf --one-file-system "$TB_STATE"/nodes/*/tmp

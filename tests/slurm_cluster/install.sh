@@ -1,20 +1,30 @@
 #!/bin/bash
-# Installs what the real SLURM of the tests needs, from Debian's or Ubuntu's packages. Does nothing when it is there,
-# and says what is missing where it cannot help. Needs root.
+# Installs what the real SLURM of the tests needs, from Debian's or Ubuntu's packages, where it is missing. Needs root.
 set -euo pipefail
 PACKAGES="slurm-wlm slurmctld slurmd slurmdbd munge mariadb-server iproute2"
-have() { command -v slurmctld && command -v slurmd && command -v slurmdbd && command -v munged && command -v mariadbd && command -v ip; }
-have >/dev/null 2>&1 && exit 0
-if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-  echo "tests on the real SLURM are left out: as root on Debian or Ubuntu, run tests/slurm_cluster/install.sh" >&2
-  exit 0
-fi
-echo "installing $PACKAGES" >&2
+PROGRAMS="slurmctld slurmd slurmdbd sbatch munged munge mariadbd mariadb-install-db ip nsenter unshare runuser setpriv flock"
+
+missing() { local p; for p in $PROGRAMS; do command -v "$p" >/dev/null || echo "$p"; done; }
+fail() { echo "install.sh: $*" >&2; exit 1; }
+
+# apt SECONDS ARGUMENT...: quiet, except for what went wrong
+apt() {
+  local last=$1 output; shift
+  output=$(timeout "$last" apt-get -qq -o DPkg::Lock::Timeout=120 -o Acquire::Retries=3 "$@" 2>&1 </dev/null) \
+    || fail "apt-get $1 failed or took more than $last s: $(echo "$output" | tail -n 3 | tr '\n' ' ')"
+}
+
+[ -n "$(missing)" ] || exit 0
+[ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || fail "only root on Debian or Ubuntu can install $PACKAGES"
+echo "install.sh: installing $PACKAGES" >&2
 export DEBIAN_FRONTEND=noninteractive
-printf '#!/bin/sh\nexit 101\n' > /usr/sbin/policy-rc.d.slurmtune && chmod 755 /usr/sbin/policy-rc.d.slurmtune
-made=; [ -e /usr/sbin/policy-rc.d ] || { mv /usr/sbin/policy-rc.d.slurmtune /usr/sbin/policy-rc.d; made=1; }  # no services started
-trap 'rm -f /usr/sbin/policy-rc.d.slurmtune; [ -z "$made" ] || rm -f /usr/sbin/policy-rc.d' EXIT
-timeout 300 apt-get update -qq >/dev/null
+# Nothing of it is to run as this machine's service: up.sh starts its own.
+policy=/usr/sbin/policy-rc.d
+if [ ! -e $policy ]; then
+  trap 'rm -f $policy' EXIT
+  printf '#!/bin/sh\nexit 101\n' > $policy; chmod 755 $policy
+fi
+apt 300 update
 # shellcheck disable=SC2086
-timeout 600 apt-get install -y -qq --no-install-recommends $PACKAGES >/dev/null
-have >/dev/null 2>&1 || { echo "install.sh: packages are installed, but SLURM's programs are not on PATH" >&2; exit 1; }
+apt 600 install -y --no-install-recommends $PACKAGES
+left=$(missing); [ -z "$left" ] || fail "the packages are there, but not the programs $(echo $left)"
