@@ -13,6 +13,7 @@ _COMMANDS = {
     "export": "write a trial's model for plain timm, or the sweep for Ray",
     "predict": "predict images with an exported model",
     "evaluate": "judge an exported model on labelled images",
+    "retrain": "train the best trials again with several seeds",
     "clean": "remove checkpoints that nothing needs",
 }
 

@@ -64,7 +64,7 @@ th[aria-sort=descending] button::after { content: " \\2193"; }
 .dot.running { background: var(--running); } .dot.best { background: var(--best); }
 .bars th { width: 1%; position: static; } .bars td.number { width: 1%; } .bars td { border: 0; vertical-align: middle; }
 .bars .bar span { display: block; height: .8em; border-radius: .2em; background: var(--accent); }
-.plotted { margin-top: 1rem; overflow-x: auto; } .plot { min-width: 48rem; }
+figure.plotless { margin-top: 1rem; } .plotted { margin-top: 1rem; overflow-x: auto; } .plot { min-width: 48rem; }
 .bars th, .bars tr:last-child th { border: 0; }
 svg.drawn { display: block; width: 100%; height: auto; overflow: visible; }
 svg.drawn text { font: 12.5px system-ui, "DejaVu Sans", sans-serif; fill: var(--soft); }

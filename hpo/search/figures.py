@@ -21,6 +21,7 @@ from hpo.space import Space, space_from_json
 if TYPE_CHECKING:
     import optuna
 
+_ENOUGH = 30  # trials for more than a hint
 _FEWEST = 8  # trials at a rung of which something can be said
 _MOST_LINES = 400  # each is drawn for itself
 _DULL, _BRIGHT = (147, 161, 174), (224, 123, 0)  # seen on a white page and on a black one
@@ -69,6 +70,8 @@ def _choose_basis(results: Results, space: Space) -> _Basis | None:
         f"All of this is about {results.metric} at rung {rung} ({at}), which {reached} reached: values of different "
         "epochs cannot be compared."
     )
+    if len(found[rung]) < _ENOUGH:
+        words += " So few say little: take what follows as a hint."
     return _Basis([row for row, _ in found[rung]], [value for _, value in found[rung]], words)
 
 

@@ -158,6 +158,7 @@ HEAVY = ("ray", "torch", "timm", "optuna", "pandas", "accelerate")
         ("results.py", (*HEAVY, "numpy", "submitit", "h5py", "ruamel.yaml")),
         ("export.py", HEAVY),
         ("predict.py", HEAVY),
+        ("retrain.py", HEAVY),
         ("evaluate.py", HEAVY),
         ("clean.py", (*HEAVY, "numpy", "submitit", "h5py", "ruamel.yaml")),
         ("report.py", (*HEAVY, "numpy", "submitit", "h5py", "ruamel.yaml")),

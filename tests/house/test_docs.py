@@ -1,0 +1,40 @@
+"""The pages in docs/: every command line is understood by the command, every link leads somewhere."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "docs" / name for name in ("results.md", "models.md")]
+LINES = [
+    (page.name, line[2:])
+    for page in PAGES
+    for block in re.findall(r"```console\n(.*?)```", page.read_text(), re.DOTALL)
+    for line in block.splitlines()
+]
+
+
+@pytest.mark.parametrize(("page", "line"), LINES, ids=lambda text: text)
+def test_the_command_understands_the_line(page, line):
+    python, script, *arguments = shlex.split(line)
+    assert python == "python"
+    assert (ROOT / script).is_file()
+    command = importlib.import_module(script.removesuffix(".py").replace("/", "."))
+    parser = getattr(command, "_parser", None)
+    if parser is None:  # report.py has two arguments
+        assert set(arguments) <= {"DIR", "--out", "sweep.html"}
+        return
+    understood = parser().parse_args(arguments)
+    if hasattr(command, "_understand"):
+        assert command._understand(understood)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
+        assert target.startswith("https://") or (page.parent / target).exists(), target
