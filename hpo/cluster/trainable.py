@@ -16,7 +16,6 @@ from ray import tune
 from hpo.config import SweepConfig
 from hpo.errors import AcceleratorError, DataError, SlurmtuneError, TrialError, WeightsError
 from hpo.layout import SweepDirectory, read_json
-from hpo.trialconfig import TrialConfig
 
 _KINDS = {AcceleratorError: "accelerator", WeightsError: "weights", TrialError: "trial", DataError: "data"}
 
@@ -77,7 +76,7 @@ class _TrialActor(tune.Trainable):
 
         directory = SweepDirectory(Path(self.sweep_root))
         config = SweepConfig.from_json(read_json(directory.resolved))
-        return Training(trial_config(config, params), config.data, directory.trial(trial))
+        return Training(config.trial(params), config.data, directory.trial(trial))
 
     def _failure(self, kind: str, cause: str) -> dict[str, Any]:
         self._log(f"{kind}: {cause}\n")
@@ -97,15 +96,3 @@ def _kind(error: SlurmtuneError) -> str:
         (kind for cls, kind in _KINDS.items() if isinstance(error, cls)), "error"
     )
     return str(named)
-
-
-def trial_config(config: SweepConfig, params: dict[str, Any]) -> TrialConfig:
-    """The whole configuration of a trial. All trials share the sweep's seed: the same batches and the same
-    augmentations, so that a difference between two trials is one of their configurations."""
-    return TrialConfig.from_flat(
-        {**config.space.constants, **params},
-        metric=config.metric,
-        mode=config.mode,
-        seed=config.seed,
-        num_to_keep=config.tune.num_to_keep,
-    )
