@@ -32,6 +32,7 @@ from hpo.layout import absolute
 from hpo.modelnames import check_model_name, check_optimizer_name
 from hpo.space import Choice, Params, Space, parse_space, space_from_json, space_to_json
 from hpo.trialconfig import TrialConfig, canonical_key, default_value
+from hpo.tuneconfig import TUNE_KEYS, TuneConfig, check_names, check_whole, parse_tune
 
 METRICS = {  # name -> direction, by task
     "classification": {
@@ -43,7 +44,6 @@ METRICS = {  # name -> direction, by task
     },
     "regression": {"rmse": "min", "mae": "min", "r2": "max", "loss": "min"},
 }
-SEARCHERS, SCHEDULERS = ("bayes", "random"), ("ASHA", "FIFO")
 SLURM_KEYS = ("partition", "account", "qos", "nodes", "gpus_per_node", "cpus_per_task", "mem", "time", "constraint")
 _TOP = (
     "name",
@@ -55,31 +55,7 @@ _TOP = (
     "points_to_evaluate",
     "slurm",
 )
-_TUNE = (
-    "searcher",
-    "searcher_init_args",
-    "scheduler",
-    "scheduler_init_args",
-    "num_trials",
-    "num_to_keep",
-    "resources_per_trial",
-)
 _CHECKED_BY_NAME = {"model.timm_image.checkpoint_name": check_model_name, "optim.optim_type": check_optimizer_name}
-
-
-@dataclass(frozen=True, kw_only=True)
-class TuneConfig:
-    """How the search goes: AutoMM's hyperparameter_tune_kwargs."""
-
-    searcher: str = "bayes"
-    startup_trials: int | None = None  # random ones before the model; none: see hpo.search.bayes
-    scheduler: str = "ASHA"
-    reduction_factor: int = 3
-    grace_period: int | None = None  # the first rung, in epochs; none: see hpo.search.asha
-    num_trials: int = 20
-    num_to_keep: int = 3
-    cpus_per_trial: float | None = None  # none: the node's CPUs shared by its trials
-    gpus_per_trial: float | None = None  # none: 1 where the nodes have GPUs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,7 +174,7 @@ def _override(document: dict[str, Any], override: str) -> None:
     value = parse_yaml(text, f"--set {name}")
     if name in _TOP:
         document[name] = value
-    elif name in _TUNE:
+    elif name in TUNE_KEYS:
         document.setdefault("hyperparameter_tune_kwargs", {})[name] = value
     else:
         key = canonical_key(name)
@@ -223,19 +199,19 @@ def build_sweep(document: Mapping[str, Any], base: Path, text: str, runs: Path, 
     Raises:
         UsageError, DataError: as load_sweep.
     """
-    _check_names("", document, _TOP)
+    check_names("", document, _TOP)
     space, tune = parse_search(document)
     directory, summary = _find_data(document.get("data"), base, runs)
     metric, mode = parse_metric(document.get("metric"), summary.task)
     slurm = document.get("slurm") or {}
-    _check_names("slurm.", slurm, SLURM_KEYS)
+    check_names("slurm.", slurm, SLURM_KEYS)
     return SweepConfig(
         name=parse_name(document.get("name", name)),
         data=directory,
         task=summary.task,
         metric=metric,
         mode=mode,
-        seed=_whole("seed", document.get("seed", 0), 0),
+        seed=check_whole("seed", document.get("seed", 0), 0),
         space=space,
         tune=tune,
         points=tuple(space.complete(point) for point in _points(document.get("points_to_evaluate"))),
@@ -295,26 +271,6 @@ def parse_metric(name: Any, task: str) -> tuple[str, str]:
     return f"val_{name}", known[name]
 
 
-def parse_tune(values: Mapping[str, Any]) -> TuneConfig:
-    """AutoMM's hyperparameter_tune_kwargs, checked."""
-    _check_names("hyperparameter_tune_kwargs.", values, _TUNE)
-    searcher = _mapping("searcher_init_args", values, ("startup_trials",))
-    scheduler = _mapping("scheduler_init_args", values, ("reduction_factor", "grace_period"))
-    resources = _mapping("resources_per_trial", values, ("num_cpus", "num_gpus"))
-    defaults = TuneConfig()
-    return TuneConfig(
-        searcher=_word("searcher", values.get("searcher", defaults.searcher), SEARCHERS),
-        startup_trials=_optional("startup_trials", searcher.get("startup_trials"), 1),
-        scheduler=_word("scheduler", values.get("scheduler", defaults.scheduler), SCHEDULERS),
-        reduction_factor=_whole("reduction_factor", scheduler.get("reduction_factor", defaults.reduction_factor), 2),
-        grace_period=_optional("grace_period", scheduler.get("grace_period"), 1),
-        num_trials=_whole("num_trials", values.get("num_trials", defaults.num_trials), 1),
-        num_to_keep=_whole("num_to_keep", values.get("num_to_keep", defaults.num_to_keep), 1),
-        cpus_per_trial=_amount("num_cpus", resources.get("num_cpus")),
-        gpus_per_trial=_amount("num_gpus", resources.get("num_gpus")),
-    )
-
-
 def _check_search(space: Space, tune: TuneConfig) -> None:
     if not space.dimensions and tune.num_trials > 1:
         raise UsageError(
@@ -339,52 +295,6 @@ def _values(space: Space, key: str) -> list[Any]:
             domain = dimension.domain
             values += domain.options if isinstance(domain, Choice) else [domain.low, domain.high]
     return values or [default_value(key)]
-
-
-def _check_names(where: str, values: Mapping[str, Any], known: Sequence[str]) -> None:
-    for name in values:
-        if name not in known:
-            raise UsageError(f"unknown key {where}{name}.{nearest(str(name), known)} Known: {', '.join(known)}.")
-
-
-def _mapping(name: str, values: Mapping[str, Any], known: Sequence[str]) -> Mapping[str, Any]:
-    inner = values.get(name) or {}
-    if not isinstance(inner, Mapping):
-        raise UsageError(f"{name} must be a mapping, got {inner!r}.")
-    _check_names(f"{name}.", inner, known)
-    return inner
-
-
-def _word(name: str, value: Any, known: Sequence[str]) -> str:
-    for word in known:
-        if isinstance(value, str) and value.lower() == word.lower():
-            return word
-    raise UsageError(f"{name} must be one of {', '.join(known)}, got {value!r}.{nearest(str(value), known)}")
-
-
-def _whole(name: str, value: Any, low: int) -> int:
-    if isinstance(value, str) and value.strip().isdigit():
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int) or value < low:
-        raise UsageError(f"{name} must be a whole number of at least {low}, got {value!r}.")
-    return value
-
-
-def _optional(name: str, value: Any, low: int) -> int | None:
-    return None if value is None else _whole(name, value, low)
-
-
-def _amount(name: str, value: Any) -> float | None:
-    if value is None:
-        return None
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, (int, float))
-        or value < 0
-        or (value > 1 and value != int(value))
-    ):
-        raise UsageError(f"resources_per_trial.{name} must be a whole number or a fraction below 1, got {value!r}.")
-    return float(value)
 
 
 def _points(points: Any) -> list[Mapping[str, Any]]:

@@ -14,13 +14,14 @@ import optuna
 import pytest
 from ruamel.yaml import YAML
 
-from hpo.config import SweepConfig, TuneConfig
+from hpo.config import SweepConfig
 from hpo.layout import SweepDirectory
 from hpo.records import Journal, read_events
 from hpo.search.optuna_form import write_study
 from hpo.search.sweep import Sweep
 from hpo.search.trialfiles import TrialFiles
 from hpo.space import parse_space
+from hpo.tuneconfig import TuneConfig
 
 SPACE = """
 optim.optim_type: {choice: [sgd, adamw]}

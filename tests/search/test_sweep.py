@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from hpo.config import SweepConfig, TuneConfig
+from hpo.config import SweepConfig
 from hpo.records import Journal, SweepState, read_events
 from hpo.search.sweep import Sweep
 from hpo.space import parse_space
+from hpo.tuneconfig import TuneConfig
 
 SPACE = {
     "optim.lr": {"loguniform": [1e-4, 1e-1], "default": 1e-3},

@@ -1,0 +1,109 @@
+"""How the search goes: AutoMM's hyperparameter_tune_kwargs as a sweep file gives them, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hpo.errors import UsageError, nearest
+
+SEARCHERS, SCHEDULERS = ("bayes", "random"), ("ASHA", "FIFO")
+TUNE_KEYS = (
+    "searcher",
+    "searcher_init_args",
+    "scheduler",
+    "scheduler_init_args",
+    "num_trials",
+    "num_to_keep",
+    "resources_per_trial",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneConfig:
+    """How the search goes: AutoMM's hyperparameter_tune_kwargs."""
+
+    searcher: str = "bayes"
+    startup_trials: int | None = None  # random ones before the model; none: see hpo.search.bayes
+    scheduler: str = "ASHA"
+    reduction_factor: int = 3
+    grace_period: int | None = None  # the first rung, in epochs; none: see hpo.search.asha
+    num_trials: int = 20
+    num_to_keep: int = 3
+    cpus_per_trial: float | None = None  # none: the node's CPUs shared by its trials
+    gpus_per_trial: float | None = None  # none: 1 where the nodes have GPUs
+
+
+def parse_tune(values: Mapping[str, Any]) -> TuneConfig:
+    """What a sweep file says below hyperparameter_tune_kwargs.
+
+    Raises:
+        UsageError: an unknown key, or a value that does not fit it.
+    """
+    check_names("hyperparameter_tune_kwargs.", values, TUNE_KEYS)
+    searcher = _mapping("searcher_init_args", values, ("startup_trials",))
+    scheduler = _mapping("scheduler_init_args", values, ("reduction_factor", "grace_period"))
+    resources = _mapping("resources_per_trial", values, ("num_cpus", "num_gpus"))
+    defaults = TuneConfig()
+    return TuneConfig(
+        searcher=_word("searcher", values.get("searcher", defaults.searcher), SEARCHERS),
+        startup_trials=_optional("startup_trials", searcher.get("startup_trials"), 1),
+        scheduler=_word("scheduler", values.get("scheduler", defaults.scheduler), SCHEDULERS),
+        reduction_factor=check_whole(
+            "reduction_factor", scheduler.get("reduction_factor", defaults.reduction_factor), 2
+        ),
+        grace_period=_optional("grace_period", scheduler.get("grace_period"), 1),
+        num_trials=check_whole("num_trials", values.get("num_trials", defaults.num_trials), 1),
+        num_to_keep=check_whole("num_to_keep", values.get("num_to_keep", defaults.num_to_keep), 1),
+        cpus_per_trial=_amount("num_cpus", resources.get("num_cpus")),
+        gpus_per_trial=_amount("num_gpus", resources.get("num_gpus")),
+    )
+
+
+def check_names(where: str, values: Mapping[str, Any], known: Sequence[str]) -> None:
+    """Refuses a key that is not `known`, naming the nearest that is."""
+    for name in values:
+        if name not in known:
+            raise UsageError(f"unknown key {where}{name}.{nearest(str(name), known)} Known: {', '.join(known)}.")
+
+
+def check_whole(name: str, value: Any, low: int) -> int:
+    """`value` as a whole number of at least `low`."""
+    if isinstance(value, str) and value.strip().isdigit():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or value < low:
+        raise UsageError(f"{name} must be a whole number of at least {low}, got {value!r}.")
+    return value
+
+
+def _mapping(name: str, values: Mapping[str, Any], known: Sequence[str]) -> Mapping[str, Any]:
+    inner = values.get(name) or {}
+    if not isinstance(inner, Mapping):
+        raise UsageError(f"{name} must be a mapping, got {inner!r}.")
+    check_names(f"{name}.", inner, known)
+    return inner
+
+
+def _word(name: str, value: Any, known: Sequence[str]) -> str:
+    for word in known:
+        if isinstance(value, str) and value.lower() == word.lower():
+            return word
+    raise UsageError(f"{name} must be one of {', '.join(known)}, got {value!r}.{nearest(str(value), known)}")
+
+
+def _optional(name: str, value: Any, low: int) -> int | None:
+    return None if value is None else check_whole(name, value, low)
+
+
+def _amount(name: str, value: Any) -> float | None:
+    if value is None:
+        return None
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, (int, float))
+        or value < 0
+        or (value > 1 and value != int(value))
+    ):
+        raise UsageError(f"resources_per_trial.{name} must be a whole number or a fraction below 1, got {value!r}.")
+    return float(value)
