@@ -1,7 +1,7 @@
 """The data room: images become HDF5 shards once, trials read them many times. Neither torch nor ray is imported here.
 
 writing   sources (folder, zip, CSV, foreign HDF5) -> splits -> convert (images) -> format -> write (plan, resume)
-reading   read.open_split -> shards.ShardSet, decode.decode_rgb; read.describe needs the standard library only
+reading   read.open_split -> shards.ShardSet (tables, shardfile), decode; read.describe needs the standard library only
 checking  check
 demo      bundled.ensure_demo_data
 """

@@ -30,6 +30,11 @@ from hpo.data.convert import Converted
 from hpo.data.manifest import FORMAT, FORMAT_VERSION, ShardRecord
 from hpo.errors import DataError
 
+
+class RepackedError(DataError):
+    """A shard whose datasets are not contiguous any more."""
+
+
 WRITER = "slurmtune"
 _ALIGN_ABOVE, _ALIGN_TO = 64 * 1024, 1024 * 1024
 _CHUNK_CACHE = 64 * 1024 * 1024  # foreign files: a chunk of many images is decompressed once, not once per image
@@ -159,7 +164,8 @@ def locate_datasets(path: Path, record: ShardRecord) -> dict[str, int | None]:
     """The offset of each dataset of a shard whose size or time is not the manifest's: a copy, or something else.
 
     Raises:
-        DataError: it is not the shard that `record` describes, or cannot be read by offset.
+        RepackedError: it is the shard that `record` describes, but cannot be read by offset.
+        DataError: it is another, or damaged.
     """
     with open_hdf5(path) as file:
         try:
@@ -167,6 +173,22 @@ def locate_datasets(path: Path, record: ShardRecord) -> dict[str, int | None]:
             return {name: _contiguous_offset(file[name], path) for name in record.data_offset}
         except (KeyError, OSError, RuntimeError) as error:
             raise DataError(f"shard {path} is damaged ({_first_line(error)}); copy it again.") from None
+
+
+def read_dataset(path: Path, name: str, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
+    """A whole dataset, however it is stored.
+
+    Raises:
+        DataError: it is missing, of another type or shape, or damaged.
+    """
+    with open_hdf5(path) as file:
+        try:
+            values = file[name][...]
+        except (KeyError, OSError, RuntimeError) as error:
+            raise DataError(f"shard {path} is damaged ({_first_line(error)}); copy it again.") from None
+    if values.shape != shape or values.dtype != np.dtype(dtype):
+        raise DataError(f"shard {path}: {name!r} is {values.dtype} {values.shape}; copy it again.")
+    return values
 
 
 def _require_same(file: h5py.File, record: ShardRecord, path: Path) -> None:
@@ -181,7 +203,9 @@ def _require_same(file: h5py.File, record: ShardRecord, path: Path) -> None:
 
 def _contiguous_offset(dataset: h5py.Dataset, path: Path) -> int | None:
     if dataset.chunks is not None:
-        raise DataError(f"{path} was repacked ({dataset.name} is chunked); copy the original or run prepare.py anew.")
+        raise RepackedError(
+            f"{path} was repacked ({dataset.name} is chunked); copy the original or run prepare.py anew."
+        )
     return dataset.id.get_offset()
 
 

@@ -1,20 +1,20 @@
-"""The samples of one split over all of its shards, by number. Reading is pread and mmap; libhdf5 is left out."""
+"""The samples of one split over all of its shards, by number."""
 
 from __future__ import annotations
 
 import bisect
-import errno
-import os
-import resource
+import logging
 import zlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from hpo.data.manifest import read_manifest
+from hpo.data.manifest import Manifest, ShardRecord, read_manifest
+from hpo.data.shardfile import ContiguousFile, RepackedFile, ShardFile
 from hpo.data.tables import ShardTables, find_offsets, read_tables
 from hpo.errors import DataError
+
+logger = logging.getLogger(__name__)
 
 
 class ShardSet:
@@ -23,11 +23,12 @@ class ShardSet:
     Attributes:
         labels: int64 (N,) class numbers, or float32 (N, K) in regression.
         sample_ids: uint64 (N,), the same sample's number in any preparation of the same source.
+        heights, widths: int64 (N,), pixels of each image as stored.
         image_shape: (height, width, 3) of raw images, None for encoded ones.
         num_classes: classes, or label columns in regression; class_names, task, encoding, fingerprint: see DataSummary.
 
     Threads may read at the same time. Files are opened at the first read in each process; what a fork inherits stays
-    good, as pread and mmap keep no position. Pickled, it travels without its open files.
+    good. Pickled, it travels without its open files.
     """
 
     def __init__(self, directory: Path, split: str) -> None:
@@ -39,14 +40,24 @@ class ShardSet:
         self.task, self.encoding, self.fingerprint = manifest.task, manifest.encoding, manifest.fingerprint
         self.class_names, self.num_classes = manifest.class_names, manifest.num_classes
         self.image_shape = (*manifest.image_size, 3) if manifest.image_size else None
-        tables = []
-        for record in manifest.shards:
-            if record.split == split and record.num_samples:
-                path = directory / record.path
-                tables.append(read_tables(path, record, manifest, find_offsets(path, record)))
-        self._adopt(tables)
-        self._files: dict[int, int] = {}
-        self._maps: dict[int, np.ndarray] = {}
+        self._files: list[ShardFile] = []
+        records = [record for record in manifest.shards if record.split == split and record.num_samples]
+        self._adopt([self._open(directory / record.path, record, manifest) for record in records])
+
+    def _open(self, path: Path, record: ShardRecord, manifest: Manifest) -> ShardTables:
+        offsets = find_offsets(path, record)
+        tables = read_tables(path, record, manifest, offsets)
+        if offsets is None:
+            if not any(isinstance(file, RepackedFile) for file in self._files):
+                logger.warning(
+                    "%s was repacked (chunked or compressed); reading through HDF5, which is slower. "
+                    "Copy the original or run prepare.py anew.",
+                    path,
+                )
+            self._files.append(RepackedFile(path, "images" if manifest.encoding == "raw" else "bytes"))
+        else:
+            self._files.append(ContiguousFile(path, tables.state))
+        return tables
 
     def _adopt(self, tables: list[ShardTables]) -> None:
         self._paths = [table.path for table in tables]
@@ -54,6 +65,7 @@ class ShardSet:
         self._begin = np.concatenate([table.begin for table in tables])
         self._size = np.concatenate([table.size for table in tables])
         self._crc32 = np.concatenate([table.crc32 for table in tables])
+        self.heights, self.widths = np.concatenate([table.shapes for table in tables]).astype(np.int64).T[:2]
         self.labels = np.concatenate([table.labels for table in tables])
         self.sample_ids = np.concatenate([table.sample_ids for table in tables])
 
@@ -61,19 +73,25 @@ class ShardSet:
         return len(self._begin)
 
     def read_bytes(self, i: int) -> bytes:
-        """The stored bytes of image `i`: a JPEG file, or height * width * 3 pixels.
+        """The stored bytes of image `i`, as they were written: a JPEG file, or height * width * 3 pixels.
 
         Raises:
             IndexError: `i` is not in range(len(self)).
-            DataError: the shard is gone or was cut short.
+            DataError: the shard is gone, was cut short or damaged; names shard and sample.
         """
         if not 0 <= i < len(self):
             raise IndexError(f"sample {i} of {len(self)}")
-        shard = bisect.bisect_right(self._starts, i) - 1
         size = int(self._size[i])
-        data = os.pread(self._file(shard), size, int(self._begin[i]))
+        file = self._files[bisect.bisect_right(self._starts, i) - 1]
+        try:
+            data = file.read(int(self._begin[i]), size)
+        except (OSError, RuntimeError) as error:
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise DataError(f"{self.name(i)} cannot be read ({reason}); copy the shard again.") from None
         if len(data) != size:
-            raise DataError(f"{self._name(i)} is cut short; copy the shard again.")
+            raise DataError(f"{self.name(i)} is cut short; copy the shard again.")
+        if zlib.crc32(data) != int(self._crc32[i]):
+            raise DataError(f"{self.name(i)} is damaged (crc32); copy the shard again or run prepare.py anew.")
         return data
 
     def gather(self, indices: np.ndarray, out: np.ndarray) -> None:
@@ -84,6 +102,7 @@ class ShardSet:
         Raises:
             TypeError: the images are encoded: read_bytes and decode_rgb are for them.
             ValueError: `out` has another shape or type. IndexError: an index out of range.
+            DataError: a shard was changed meanwhile.
         """
         if self.image_shape is None:
             raise TypeError(f"gather is for raw images, {self.directory} holds {self.encoding}")
@@ -91,61 +110,36 @@ class ShardSet:
             raise ValueError(f"out is {out.dtype} {out.shape}, expected uint8 {(len(indices), *self.image_shape)}")
         if len(indices) and (indices.min() < 0 or indices.max() >= len(self)):
             raise IndexError(f"indices {indices.min()} to {indices.max()} of {len(self)}")
-        if len(self._paths) == 1:  # mode 'raise' would gather into a buffer first
-            np.take(self._map(0), indices, axis=0, out=out, mode="clip")
-            return
         shards = np.searchsorted(self._starts, indices, side="right") - 1
+        maps = {shard: self._map(shard) for shard in np.unique(shards).tolist()}
+        if len(self._files) == 1 and maps.get(0) is not None:  # mode 'raise' would gather into a buffer first
+            np.take(maps[0], indices, axis=0, out=out, mode="clip")
+            return
         rows = indices - np.asarray(self._starts)[shards]
         for place, (shard, row) in enumerate(zip(shards.tolist(), rows.tolist(), strict=True)):
-            out[place] = self._map(shard)[row]
+            found = maps[shard]
+            if found is None:
+                out[place] = np.frombuffer(self.read_bytes(self._starts[shard] + row), np.uint8).reshape(out.shape[1:])
+            else:
+                out[place] = found[row]
 
-    def verify(self, i: int) -> None:
-        """Raises DataError, naming shard and sample, if the bytes of image `i` are not those that were written."""
-        if zlib.crc32(self.read_bytes(i)) != int(self._crc32[i]):
-            raise DataError(f"{self._name(i)} is damaged (crc32); copy the shard again or run prepare.py anew.")
+    def _map(self, shard: int) -> np.ndarray | None:
+        """The images of a shard in memory, or None if each has to be read, and compared with its checksum."""
+        file, first = self._files[shard], self._starts[shard]
+        if file.is_changed():
+            return None
+        return file.map_images(int(self._begin[first]), (self._starts[shard + 1] - first, *(self.image_shape or ())))
 
     def close(self) -> None:
         """Closes the files of this process; reading opens them again."""
-        while self._files:
-            os.close(self._files.popitem()[1])
-        self._maps.clear()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_files": {}, "_maps": {}}
+        for file in self._files:
+            file.close()
 
     def __del__(self) -> None:
-        if "_files" in self.__dict__:  # not after an __init__ that failed
+        if "_files" in self.__dict__:  # not after an __init__ that failed early
             self.close()
 
-    def _name(self, i: int) -> str:
+    def name(self, i: int) -> str:
+        """'shard PATH sample N', N within the shard."""
         shard = bisect.bisect_right(self._starts, i) - 1
         return f"shard {self._paths[shard]} sample {i - self._starts[shard]}"
-
-    def _file(self, shard: int) -> int:
-        found = self._files.get(shard)
-        if found is None:
-            opened = _open(self._paths[shard])
-            found = self._files.setdefault(shard, opened)
-            if found != opened:  # another thread was first
-                os.close(opened)
-        return found
-
-    def _map(self, shard: int) -> np.ndarray:
-        found = self._maps.get(shard)
-        if found is None:
-            count, first = self._starts[shard + 1] - self._starts[shard], self._starts[shard]
-            shape = (count, *self.image_shape)  # type: ignore[misc]  # gather has seen that it is not None
-            mapped = np.memmap(self._paths[shard], np.uint8, "r", int(self._begin[first]), shape)
-            found = self._maps.setdefault(shard, mapped.view(np.ndarray))  # memmap's own indexing is slower
-        return found
-
-
-def _open(path: Path) -> int:
-    try:
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        if error.errno == errno.EMFILE and soft != hard:  # many shards: take what the system grants
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        raise DataError(f"shard {path} cannot be opened: {error.strerror}.") from None

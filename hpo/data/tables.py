@@ -1,4 +1,7 @@
-"""The small datasets of a shard (offsets, labels, ids, checksums), read by offset and checked before use."""
+"""The small datasets of a shard (offsets, labels, ids, checksums), read by offset and checked before use.
+
+Offsets of None stand for a shard that was repacked: its datasets are read through HDF5.
+"""
 
 from __future__ import annotations
 
@@ -7,19 +10,23 @@ from pathlib import Path
 
 import numpy as np
 
-from hpo.data.format import DTYPES, LABEL_DTYPES, locate_datasets
+from hpo.data.format import DTYPES, LABEL_DTYPES, RepackedError, locate_datasets, read_dataset
 from hpo.data.manifest import Manifest, ShardRecord
 from hpo.errors import DataError
+
+Offsets = dict[str, int | None]
 
 
 @dataclass(frozen=True)
 class ShardTables:
-    """Where each image of a shard lies in the file, and what belongs to it.
+    """Where each image of a shard lies in the file (of a repacked one: in its dataset), and what belongs to it.
 
-    `begin`, `size`: uint64 (N,), bytes. `shapes`: uint16 (N, 3). `labels`: int64 (N,) or float32 (N, K).
+    `state`: the file's size and mtime_ns. `begin`, `size`: uint64 (N,), bytes. `shapes`: uint16 (N, 3), height, width
+    and channels. `labels`: int64 (N,) or float32 (N, K).
     """
 
     path: Path
+    state: tuple[int, int]
     begin: np.ndarray
     size: np.ndarray
     shapes: np.ndarray
@@ -28,8 +35,8 @@ class ShardTables:
     crc32: np.ndarray
 
 
-def find_offsets(path: Path, record: ShardRecord) -> dict[str, int | None]:
-    """The place of each dataset: from the manifest if the file is as it was written, else from HDF5.
+def find_offsets(path: Path, record: ShardRecord) -> Offsets | None:
+    """The place of each dataset: from the manifest if the file is as it was written, else from HDF5; None: repacked.
 
     Raises:
         DataError: the file is missing, or is not the shard of `record`.
@@ -42,10 +49,13 @@ def find_offsets(path: Path, record: ShardRecord) -> dict[str, int | None]:
         ) from None
     if (status.st_size, status.st_mtime_ns) == (record.size, record.mtime_ns):
         return record.data_offset
-    return locate_datasets(path, record)
+    try:
+        return locate_datasets(path, record)
+    except RepackedError:
+        return None
 
 
-def read_tables(path: Path, record: ShardRecord, manifest: Manifest, offsets: dict[str, int | None]) -> ShardTables:
+def read_tables(path: Path, record: ShardRecord, manifest: Manifest, offsets: Offsets | None) -> ShardTables:
     """Reads and checks the tables of a shard of at least one sample.
 
     Raises:
@@ -58,13 +68,15 @@ def read_tables(path: Path, record: ShardRecord, manifest: Manifest, offsets: di
         begin, size = _raw_places(path, offsets, shapes, manifest)
     else:
         begin, size = _encoded_places(path, offsets, count)
-    beyond = begin + size > path.stat().st_size
-    if beyond.any():
+    status = path.stat()
+    beyond = begin + size > status.st_size
+    if offsets is not None and beyond.any():
         raise DataError(f"shard {path} sample {int(beyond.argmax())} lies beyond the end of the file; copy it again.")
     labels = _read(path, offsets, "labels", LABEL_DTYPES[manifest.task], label_shape)
     _check_labels(path, labels, manifest)
     return ShardTables(
         path=path,
+        state=(status.st_size, status.st_mtime_ns),
         begin=begin,
         size=size,
         shapes=shapes,
@@ -74,35 +86,38 @@ def read_tables(path: Path, record: ShardRecord, manifest: Manifest, offsets: di
     )
 
 
-def _read(path: Path, offsets: dict[str, int | None], name: str, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
-    start = offsets.get(name)
+def _read(path: Path, offsets: Offsets | None, name: str, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
+    if offsets is None:
+        return read_dataset(path, name, dtype, shape)
     wanted = int(np.prod(shape))
-    if start is None:
-        raise DataError(f"shard {path} has no dataset {name!r}; copy it again or run prepare.py anew.")
-    values = np.fromfile(path, np.dtype(dtype), wanted, offset=start)
+    values = np.fromfile(path, np.dtype(dtype), wanted, offset=_start(path, offsets, name))
     if len(values) != wanted:
         raise DataError(f"shard {path} is cut short in {name!r}; copy it again.")
     return values.reshape(shape)
 
 
-def _encoded_places(path: Path, offsets: dict[str, int | None], count: int) -> tuple[np.ndarray, np.ndarray]:
+def _start(path: Path, offsets: Offsets | None, name: str) -> int:
+    """The first byte of a dataset in its file; 0 in a repacked one, where places are counted within the dataset."""
+    start = 0 if offsets is None else offsets.get(name)
+    if start is None:
+        raise DataError(f"shard {path} has no dataset {name!r}; copy it again or run prepare.py anew.")
+    return start
+
+
+def _encoded_places(path: Path, offsets: Offsets | None, count: int) -> tuple[np.ndarray, np.ndarray]:
     bounds = _read(path, offsets, "offsets", DTYPES["offsets"], (count + 1,))
     falling = bounds[1:] <= bounds[:-1]  # an image of no bytes is as wrong
     if bounds[0] != 0 or falling.any():
         raise DataError(f"shard {path} sample {int(falling.argmax())}: its offsets do not rise; copy the shard again.")
-    start = offsets.get("bytes")
-    if start is None:
-        raise DataError(f"shard {path} has no dataset 'bytes'; copy it again or run prepare.py anew.")
+    start = _start(path, offsets, "bytes")
     return bounds[:-1] + np.uint64(start), bounds[1:] - bounds[:-1]
 
 
 def _raw_places(
-    path: Path, offsets: dict[str, int | None], shapes: np.ndarray, manifest: Manifest
+    path: Path, offsets: Offsets | None, shapes: np.ndarray, manifest: Manifest
 ) -> tuple[np.ndarray, np.ndarray]:
-    start = offsets.get("images")
-    if start is None or manifest.image_size is None:
-        raise DataError(f"shard {path} has no dataset 'images'; copy it again or run prepare.py anew.")
-    expected = (*manifest.image_size, 3)
+    start = _start(path, offsets, "images")
+    expected = (*(manifest.image_size or ()), 3)
     different = (shapes != np.array(expected, np.uint16)).any(axis=1)
     if different.any():
         sample = int(different.argmax())

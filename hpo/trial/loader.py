@@ -1,12 +1,14 @@
 """Batches of pixels, read ahead by threads.
 
-Threads, not processes: decoding, resizing and copying let go of Python's lock, and a batch crosses no process border.
+Threads, not processes: decoding, resizing and copying let go of Python's lock, and a batch crosses no process border
+(bench/README.md has the comparison).
 """
 
 from __future__ import annotations
 
+import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, TimeoutError
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,16 +18,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hpo.data.decode import decode_rgb
+from hpo.data.decode import Scratch, decode_into
 from hpo.errors import DataError
 from hpo.trial.augment import Augmentation, Crops
-from hpo.trial.randomness import permutation
+from hpo.trial.buffers import Buffers
+from hpo.trial.order import EpochPlan
 from hpo.trial.render import render_image
 
 if TYPE_CHECKING:
     from hpo.data.shards import ShardSet
 
-_CHUNK = 16  # images decoded before they are rendered: enough to share numpy's overhead, few for large photographs
 _DEADLINE = 900.0  # seconds for one batch; storage that takes longer is stuck
 
 
@@ -51,45 +53,50 @@ class Batch:
 
 @dataclass(frozen=True)
 class Delivery:
-    """How batches are to arrive: the side of rendered images, where raw ones are rendered, and in what memory."""
+    """How batches are to arrive: the side of rendered images, where raw ones are rendered, and in what memory.
+
+    Of `world` ranks each takes every world-th sample of each batch.
+    """
 
     size: int
     on_device: bool  # raw images are cropped and resized on the device
     pinned: bool  # in page-locked memory, from which a GPU copies without waiting
+    rank: int = 0
+    world: int = 1
 
 
 class Loader:
-    """The batches of one split. `workers` threads read ahead; with 0 the caller reads."""
+    """The batches of one split. `workers` threads read ahead; with 0 each batch is made when it is asked for."""
 
     def __init__(self, shards: ShardSet, targets: Tensor, delivery: Delivery, batch_size: int, workers: int) -> None:
         self._shards, self._targets, self._delivery = shards, targets, delivery
-        self._batch_size, self._workers = batch_size, workers
+        self._workers = workers
+        self._plan = EpochPlan(len(shards), batch_size)
         self._ids = np.asarray(shards.sample_ids)
+        self._buffers, self._scratch = Buffers(delivery.pinned), Scratch()
         cv2.setNumThreads(1)  # these threads are the parallelism; OpenCV would start its own in each
-        self._pool = ThreadPoolExecutor(workers, "slurmtune-loader") if workers else None
+        self._pool = _start_threads(max(1, workers))
 
     def __len__(self) -> int:
         """Batches of a training epoch."""
-        return max(1, len(self._shards) // self._batch_size)
+        return len(self._plan)
 
-    def training(self, augmentation: Augmentation) -> Iterator[Batch]:
-        """A shuffled epoch of whole batches; the rest that fills none is left out, another one each time."""
-        order = permutation(len(self._shards), augmentation.seed, augmentation.epoch or 0)
-        return self._batches(order[: len(self) * self._batch_size], augmentation)
+    def training(self, augmentation: Augmentation, first: int = 0) -> Iterator[Batch]:
+        """A shuffled epoch of whole batches, from batch number `first` on."""
+        plan, place = self._plan, (self._delivery.rank, self._delivery.world)
+        return self._batches(plan.batches(augmentation.seed, augmentation.epoch or 0, first, *place), augmentation)
 
     def evaluation(self, augmentation: Augmentation) -> Iterator[Batch]:
         """Every sample once, in order."""
-        return self._batches(np.arange(len(self._shards)), augmentation)
+        size, rank, world = self._plan.batch_size, self._delivery.rank, self._delivery.world
+        starts = range(0, len(self._shards), size)
+        parts = (np.arange(start, min(start + size, len(self._shards)))[rank::world] for start in starts)
+        return self._batches(parts, augmentation)
 
     def close(self) -> None:
-        if self._pool:
-            self._pool.shutdown(cancel_futures=True)
+        self._pool.shutdown(cancel_futures=True)
 
-    def _batches(self, order: np.ndarray, augmentation: Augmentation) -> Iterator[Batch]:
-        parts = [order[first : first + self._batch_size] for first in range(0, len(order), self._batch_size)]
-        if not self._pool:
-            yield from (self._make(part, augmentation) for part in parts)
-            return
+    def _batches(self, parts: Iterable[np.ndarray], augmentation: Augmentation) -> Iterator[Batch]:
         ahead: deque[Future[Batch]] = deque()
         try:
             for part in parts:
@@ -106,44 +113,70 @@ class Loader:
         targets = self._targets[torch.from_numpy(indices)]
         if self._delivery.pinned:
             targets = targets.pin_memory()
+        crops = augmentation.crops(self._ids[indices], self._shards.heights[indices], self._shards.widths[indices])
         if self._shards.image_shape is None:
-            return Batch(self._decode(indices, augmentation), targets)
-        height, width, _ = self._shards.image_shape
-        sizes = (np.full(len(indices), height), np.full(len(indices), width))
-        crops = augmentation.crops(self._ids[indices], *sizes)
-        images = self._buffer(len(indices), height, width)
+            return Batch(self._decode(indices, crops), targets)
+        images = self._buffers.take(len(indices), *self._shards.image_shape)
         self._shards.gather(indices, images.numpy())
         if self._delivery.on_device:
             return Batch(images, targets, crops)
         return Batch(self._render(images, crops), targets)
 
-    def _decode(self, indices: np.ndarray, augmentation: Augmentation) -> Tensor:
-        size = self._delivery.size
-        out = self._buffer(len(indices), size, size)
-        pixels = out.numpy()
-        for first in range(0, len(indices), _CHUNK):
-            chunk = indices[first : first + _CHUNK]
-            images = [decode_rgb(self._shards.read_bytes(int(index))) for index in chunk]
-            heights, widths = np.array([image.shape[:2] for image in images]).T
-            crops = augmentation.crops(self._ids[chunk], heights, widths)
-            targets = pixels[first : first + len(chunk)]
-            for image, box, flip, target in zip(images, crops.boxes.tolist(), crops.flips, targets, strict=True):
-                render_image(image, box, flip, target)
+    def _decode(self, indices: np.ndarray, crops: Crops) -> Tensor:
+        out = self._buffers.take(len(indices), self._delivery.size, self._delivery.size, 3)
+        for index, box, flip, target in zip(indices.tolist(), crops.boxes, crops.flips, out.numpy(), strict=True):
+            self._decode_one(index, box, flip, target)
         return out
+
+    def _decode_one(self, index: int, box: np.ndarray, flip: bool, out: np.ndarray) -> None:
+        """Decodes no more pixels than the box needs: at half the size or less where it is so much too large."""
+        shape = int(self._shards.heights[index]), int(self._shards.widths[index])
+        top, left, height, width = box.tolist()
+        size, at_least = out.shape[0], None
+        if height >= 2 * size and width >= 2 * size:
+            at_least = -(-shape[0] * size // height), -(-shape[1] * size // width)
+        data = self._shards.read_bytes(index)
+        try:
+            image = decode_into(self._scratch, data, shape, at_least)
+        except DataError as error:
+            raise DataError(f"{self._shards.name(index)} cannot be decoded: {error}") from None
+        if image.shape[:2] != shape:
+            down, across = image.shape[0] / shape[0], image.shape[1] / shape[1]
+            top, height = _scale(top, height, down)
+            left, width = _scale(left, width, across)
+        render_image(image, (top, left, height, width), flip, out)
 
     def _render(self, images: Tensor, crops: Crops) -> Tensor:
         size = self._delivery.size
         count, height, width, _ = images.shape
         if (height, width) == (size, size) and crops.leave_whole(height, width):
             return images
-        out = self._buffer(count, size, size)
+        out = self._buffers.take(count, size, size, 3)
         pairs = zip(images.numpy(), crops.boxes.tolist(), crops.flips, out.numpy(), strict=True)
         for image, box, flip, target in pairs:
             render_image(image, box, flip, target)
         return out
 
-    def _buffer(self, count: int, height: int, width: int) -> Tensor:
-        return torch.empty((count, height, width, 3), dtype=torch.uint8, pin_memory=self._delivery.pinned)
+
+def _scale(start: int, length: int, factor: float) -> tuple[int, int]:
+    first = round(start * factor)
+    return first, max(1, round((start + length) * factor) - first)
+
+
+def _start_threads(count: int) -> ThreadPoolExecutor:
+    """Threads in which torch's own kernels use one thread, whatever they use in the caller's."""
+    pool, together = ThreadPoolExecutor(count, "slurmtune-loader"), threading.Barrier(count)
+
+    def be_single() -> None:
+        torch.get_num_threads()  # the first call in a thread sets it to the process's number
+        torch.set_num_threads(1)
+        together.wait(_DEADLINE)
+
+    before = torch.get_num_threads()
+    for future in [pool.submit(be_single) for _ in range(count)]:
+        future.result()
+    torch.set_num_threads(before)  # new threads and this one
+    return pool
 
 
 def _wait(future: Future[Batch]) -> Batch:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from hpo.trial.augment import Crops
@@ -16,10 +17,14 @@ if TYPE_CHECKING:
     from hpo.trial.model import Input
 
 
-def render_image(image: np.ndarray, box: Sequence[int], flip: bool, out: np.ndarray) -> None:
-    """Writes the box of `image`, uint8 (H, W, 3), into `out`, uint8 (S, S, 3).
+_UNSEEN = 1.25  # shrinking by so little aliases less than the eye or a model sees: 0.8 of 255 on photographs
 
-    Averages over areas when it shrinks and interpolates when it enlarges, which is what keeps edges from flickering.
+
+def render_image(image: np.ndarray, box: Sequence[int], flip: bool, out: np.ndarray) -> None:
+    """Writes the box of `image`, uint8 (H, W, 3), into `out`, uint8 (S, S, 3), C-contiguous.
+
+    Bilinear. Shrinking widens the filter, as Pillow does, so that edges do not flicker: torch's kernel gives Pillow's
+    pixels in a quarter of its time, and OpenCV's, without that filter, is faster still where it is not needed.
     """
     top, left, height, width = box
     if top >= 0 and left >= 0 and top + height <= image.shape[0] and left + width <= image.shape[1]:
@@ -28,11 +33,20 @@ def render_image(image: np.ndarray, box: Sequence[int], flip: bool, out: np.ndar
         rows = _mirrored(np.arange(top, top + height), image.shape[0])
         columns = _mirrored(np.arange(left, left + width), image.shape[1])
         part = image[np.ix_(rows, columns)]
-    if part.shape != out.shape:
-        shrinks = height * width > out.shape[0] * out.shape[1]
-        method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        part = cv2.resize(part, out.shape[1::-1], interpolation=method)
-    np.copyto(out, part[:, ::-1] if flip else part)
+    if part.shape == out.shape:
+        np.copyto(out, part)
+    elif max(height / out.shape[0], width / out.shape[1]) > _UNSEEN:
+        _shrink(part, out)
+    else:
+        cv2.resize(part, out.shape[1::-1], dst=out, interpolation=cv2.INTER_LINEAR)
+    if flip:
+        cv2.flip(out, 1, out)
+
+
+def _shrink(part: np.ndarray, out: np.ndarray) -> None:
+    pixels = torch.from_numpy(part if part.flags.writeable else part.copy()).permute(2, 0, 1)[None]
+    small = F.interpolate(pixels, size=out.shape[:2], mode="bilinear", antialias=True)
+    np.copyto(out, small[0].permute(1, 2, 0).numpy())
 
 
 def _mirrored(positions: np.ndarray, size: int) -> np.ndarray:

@@ -55,9 +55,9 @@ def test_a_flipped_bit_is_named(data: Path) -> None:
         f"{SHARD} sample 17: crc32 differs (sample_id {shards.sample_ids[17]})",
     ]
     again = open_split(data, "train")
-    again.verify(16)
+    again.read_bytes(16)
     with pytest.raises(DataError, match=f"{SHARD} sample 17 is damaged"):
-        again.verify(17)
+        again.read_bytes(17)
 
 
 def test_every_damaged_sample_of_every_shard_is_named(data: Path) -> None:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from hpo.data.decode import decode_rgb
 from hpo.data.read import open_split
+from hpo.errors import DataError
 from hpo.trial.augment import Augmentation, Crops
+from hpo.trial.buffers import Buffers
 from hpo.trial.loader import Delivery, Loader
 from hpo.trial.randomness import derive, permutation, uniforms
 from hpo.trial.render import render_batch, render_image
@@ -121,6 +129,22 @@ def test_device_renders_what_the_host_renders(raw_data, size, transforms):
     assert inner.mean() < turned.mean() / 3  # the same part, the same way round
 
 
+@pytest.mark.parametrize("size", [24, 48, 70, 96, 200])
+def test_host_renders_what_pillow_renders(size):
+    """Antialiased where it shrinks much, bilinear where it enlarges: the pixels of timm's and torchvision's resize."""
+    noise = np.random.default_rng(0).integers(0, 256, (12, 9, 3), np.uint8)
+    image = np.asarray(Image.fromarray(noise).resize((90, 120), Image.Resampling.BICUBIC))
+    for box in ([0, 0, 120, 90], [10, 20, 77, 61], [3, 0, 97, 90]):
+        top, left, height, width = box
+        corners = (left, top, left + width, top + height)
+        expected = np.asarray(Image.fromarray(image).crop(corners).resize((size, size), Image.Resampling.BILINEAR))
+        for flip in (False, True):
+            found = np.zeros((size, size, 3), np.uint8)
+            render_image(image, box, flip, found)
+            difference = np.abs(found.astype(int) - (expected[:, ::-1] if flip else expected))
+            assert difference.mean() < 0.8  # of 255
+
+
 def test_whole_images_stay_as_they_are(raw_data):
     images = batch_of(raw_data)
     planned = Crops(np.tile([0, 0, 32, 32], (24, 1)), np.zeros(24, bool))
@@ -174,10 +198,94 @@ def test_raw_for_the_device_comes_with_its_crops(raw_data):
     assert np.array_equal(part.crops.boxes, batch.crops.boxes[8:12])
 
 
-def test_reading_error_reaches_the_caller(jpeg_data, monkeypatch):
+def test_a_batch_can_be_the_first(jpeg_data):
+    whole = load(jpeg_data, 2, batch_size=16)[1]
     shards = open_split(jpeg_data, "train")
-    loader = Loader(shards, torch.arange(len(shards)), Delivery(24, False, False), 32, 2)
-    monkeypatch.setattr(shards, "read_bytes", lambda index: b"torn")
-    with pytest.raises(Exception, match="cannot be decoded"):
+    loader = Loader(shards, torch.arange(80), Delivery(24, False, False), 16, 2)
+    augmentation = Augmentation(("random_resized_crop", "random_horizontal_flip"), 0.35, 0, 2)
+    rest = list(loader.training(augmentation, first=3))
+    loader.close()
+    assert len(rest) == 2
+    for first, second in zip(whole[3:], rest, strict=True):
+        assert torch.equal(first.images, second.images)
+        assert torch.equal(first.targets, second.targets)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_ranks_share_each_batch(jpeg_data, training):
+    augmentation, parts = Augmentation(("random_resized_crop",), 0.35, 0), []
+    for rank, world in ((0, 1), (0, 2), (1, 2)):
+        shards = open_split(jpeg_data, "train")
+        loader = Loader(shards, torch.arange(80), Delivery(24, False, False, rank, world), 32, 1)
+        parts.append(list(loader.training(augmentation.at(1)) if training else loader.evaluation(augmentation)))
+        loader.close()
+    for whole, even, odd in zip(*parts, strict=True):
+        assert torch.equal(whole.images[0::2], even.images)
+        assert torch.equal(whole.images[1::2], odd.images)
+        assert torch.equal(whole.targets[1::2], odd.targets)
+
+
+def test_a_damaged_image_in_mid_epoch_is_named(jpeg_data, tmp_path):
+    data = shutil.copytree(jpeg_data, tmp_path / "copy")
+    shards = open_split(data, "train")
+    (path,) = data.glob("train-*.h5")
+    with path.open("r+b") as file:
+        file.seek(int(shards._begin[41]) + 300)
+        file.write(b"torn")
+    loader = Loader(shards, torch.arange(80), Delivery(24, False, False), 16, 2)
+    with pytest.raises(DataError, match=f"shard {path} sample 41 is damaged"):
         list(loader.training(Augmentation((), 0.35, 0, 1)))
     loader.close()
+
+
+def test_what_cannot_be_decoded_is_named(jpeg_data, monkeypatch):
+    shards = open_split(jpeg_data, "train")
+    loader = Loader(shards, torch.arange(len(shards)), Delivery(24, False, False), 32, 2)
+    read = shards.read_bytes
+    monkeypatch.setattr(shards, "read_bytes", lambda i: b"torn" if i == 7 else read(i))
+    with pytest.raises(DataError, match="sample 7 cannot be decoded"):
+        list(loader.evaluation(Augmentation((), 0.35, 0)))
+    monkeypatch.setattr(shards, "read_bytes", lambda i: read(0 if i == 7 else i))
+    shards.heights[7] -= 40
+    with pytest.raises(DataError, match="sample 7 cannot be decoded: it is .* pixels, not"):
+        list(loader.evaluation(Augmentation((), 0.35, 0)))
+    loader.close()
+
+
+def test_decoding_at_half_the_size_shows_the_same(jpeg_data):
+    """Photographs of 96 x 128 pixels for a model of 24: a quarter in the DCT domain, or whole and resized."""
+    shards, boxes = open_split(jpeg_data, "train"), Augmentation(("random_resized_crop",), 0.7, 0, 1)
+    crops = boxes.crops(shards.sample_ids, shards.heights, shards.widths)
+    loader = Loader(shards, torch.arange(80), Delivery(24, False, False), 80, 0)
+    (batch,) = list(loader.evaluation(replace(boxes, epoch=1)))
+    loader.close()
+    whole = np.zeros((80, 24, 24, 3), np.uint8)
+    for i in range(80):
+        render_image(decode_rgb(shards.read_bytes(i)), crops.boxes[i].tolist(), False, whole[i])
+    difference = np.abs(batch.images.numpy().astype(int) - whole)
+    assert 0 < difference.mean() < 5
+
+
+def test_memory_comes_back_when_nobody_holds_it():
+    buffers = Buffers(pinned=False)
+    first = buffers.take(4, 5, 5, 3)
+    place, part = first.data_ptr(), first[1:3].permute(0, 3, 1, 2)
+    del first
+    assert buffers.take(4, 5, 5, 3).data_ptr() != place  # a part of it is in use
+    del part
+    again = [buffers.take(10, 5, 3, 2), buffers.take(4, 75)]
+    assert place in [tensor.data_ptr() for tensor in again]
+
+
+def test_threads_leave_torchs_own_as_they_are(jpeg_data):
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        loader = Loader(open_split(jpeg_data, "train"), torch.arange(80), Delivery(24, False, False), 32, 2)
+        assert torch.get_num_threads() == 3
+        assert {future.result() for future in [loader._pool.submit(torch.get_num_threads) for _ in range(4)]} == {1}
+        loader.close()
+        with ThreadPoolExecutor(1) as other:
+            assert other.submit(torch.get_num_threads).result() == 3
+    finally:
+        torch.set_num_threads(before)
