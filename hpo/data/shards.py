@@ -112,8 +112,9 @@ class ShardSet:
             raise IndexError(f"indices {indices.min()} to {indices.max()} of {len(self)}")
         shards = np.searchsorted(self._starts, indices, side="right") - 1
         maps = {shard: self._map(shard) for shard in np.unique(shards).tolist()}
-        if len(self._files) == 1 and maps.get(0) is not None:  # mode 'raise' would gather into a buffer first
-            np.take(maps[0], indices, axis=0, out=out, mode="clip")
+        only = maps.get(0) if len(self._files) == 1 else None
+        if only is not None:  # mode 'raise' would gather into a buffer first
+            np.take(only, indices, axis=0, out=out, mode="clip")
             return
         rows = indices - np.asarray(self._starts)[shards]
         for place, (shard, row) in enumerate(zip(shards.tolist(), rows.tolist(), strict=True)):
