@@ -4,6 +4,7 @@
     python launch/export.py DIR --trial 7 --out MODEL           # another one
     python launch/export.py DIR --out MODEL --also onnx         # and as a graph without Python
     python launch/export.py DIR --format ray --out FOLDER       # the whole sweep, for Ray's ResultGrid
+    python launch/export.py DIR --format mlflow --out FOLDER    # or for MLflow, or (wandb) Weights & Biases
 
 Then, anywhere, with nothing but timm:
 
@@ -35,7 +36,7 @@ from hpo.results.read import Results, Row, open_results, read_results
 from launch.terminal import command, say
 
 _GRAPHS = ("torch-export", "onnx")
-_FORMATS = ("timm", "ray")
+_FORMATS = ("timm", "ray", "mlflow", "wandb")
 
 
 @command
@@ -51,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
             raise UsageError(
                 f"--format {arguments.format} takes the whole sweep: leave --trial, --also and --data out."
             )
-        _export_to_ray(results, out)
+        _export_sweep(results, arguments.format, out)
     sys.stdout.write(f"{out}\n")
     sys.stdout.flush()
     return 0
@@ -75,7 +76,8 @@ def _parser() -> argparse.ArgumentParser:
         "--format",
         choices=_FORMATS,
         default="timm",
-        help="timm (default): a model. ray: the sweep as ResultGrid reads it.",
+        help="timm (default): a model. ray: the sweep as ResultGrid reads it. mlflow, wandb: as runs of that tracker, "
+        "without network.",
     )
     return parser
 
@@ -92,13 +94,25 @@ def _export_model(results: Results, row: Row | None, out: Path, graphs: list[str
             say(line)
 
 
-def _export_to_ray(results: Results, out: Path) -> None:
-    with new_folder(out) as folder:
-        from hpo.search.ray_form import write_ray_folder
+def _export_sweep(results: Results, form: str, out: Path) -> None:
+    state = SweepState(read_events(results.directory.journal))
+    if form == "ray":
+        with new_folder(out) as folder:
+            from hpo.search.ray_form import write_ray_folder
 
-        state = SweepState(read_events(results.directory.journal))
-        write_ray_folder(state, results.constants, folder)
-    say(f"done: ray.tune.ResultGrid(ray.tune.ExperimentAnalysis({str(out)!r})) reads it, also after a move")
+            write_ray_folder(state, results.constants, folder)
+        say(f"done: ray.tune.ResultGrid(ray.tune.ExperimentAnalysis({str(out)!r})) reads it, also after a move")
+        return
+    from hpo.export.trackers import require_tracker, write_tracker
+
+    require_tracker(form)
+    with new_folder(out) as folder:
+        write_tracker(form, results.name, state, results.constants, folder)
+    opened = {
+        "mlflow": f"mlflow ui --backend-store-uri sqlite:///{out / 'mlflow.db'}",
+        "wandb": f"wandb sync {out}/wandb/offline-run-*, from a machine with network",
+    }
+    say(f"done: {opened[form]}")
 
 
 @contextlib.contextmanager

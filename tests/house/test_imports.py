@@ -75,6 +75,7 @@ LATE = {  # room or file -> what it may import inside functions only
     "hpo/__init__.py": ("hpo.predictor",),
     "hpo/search/figures.py": ("plotly",),  # for the report at an attempt's end only
     "hpo/export/graph.py": ("onnxruntime",),  # a wish of few
+    "hpo/export/trackers.py": ("mlflow", "wandb"),  # the same
     "launch/export.py": ("hpo.export", "hpo.search.ray_form"),  # torch and Ray, when the command line is understood
     "launch/predict.py": ("hpo.export",),
     "launch/retrain.py": ("hpo.export",),

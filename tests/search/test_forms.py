@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import optuna
@@ -16,12 +17,13 @@ from ruamel.yaml import YAML
 
 from hpo.config import SweepConfig
 from hpo.layout import SweepDirectory
-from hpo.records import Journal, read_events
+from hpo.records import Journal, SweepState, read_events
 from hpo.search.optuna_form import write_study
 from hpo.search.sweep import Sweep
 from hpo.search.trialfiles import TrialFiles
 from hpo.space import parse_space
 from hpo.tuneconfig import TuneConfig
+from launch import export
 
 SPACE = """
 optim.optim_type: {choice: [sgd, adamw]}
@@ -105,6 +107,74 @@ def test_optuna_dashboard_shows_it(sweep: SweepDirectory) -> None:
     body = b"".join(application(environ, lambda status, headers, info=None: started.append(status)))
     assert started == ["200 OK"]
     assert len(json.loads(body)["trials"]) == 12
+
+
+def test_mlflow_has_every_trial(sweep: SweepDirectory, tmp_path: Path) -> None:
+    pytest.importorskip("mlflow", reason="mlflow is not installed")
+    from mlflow.tracking import MlflowClient
+
+    folder = tmp_path / "to mlflow"
+    assert export.main([str(sweep.root), "--format", "mlflow", "--out", str(folder)]) == 0
+    moved = folder.rename(tmp_path / "moved")
+    client = MlflowClient(tracking_uri=f"sqlite:///{moved / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("toy")
+    runs = {run.data.tags["trial"]: run for run in client.search_runs([experiment.experiment_id])}
+    state = SweepState(read_events(sweep.journal))
+    assert set(runs) == set(state.trials)
+    for trial in state.trials.values():
+        run = runs[trial.id]
+        assert run.info.status == ("FAILED" if trial.state in ("failed", "diverged") else "FINISHED")
+        assert run.data.params["optim.lr"] == json.dumps(trial.params["optim.lr"])
+        history = client.get_metric_history(run.info.run_id, "val_accuracy")
+        assert {metric.step: metric.value for metric in history} == {
+            epoch: values["val_accuracy"] for epoch, values in trial.last.items() if values["val_accuracy"] is not None
+        }
+
+
+def test_weights_and_biases_can_upload_it_later(sweep: SweepDirectory, tmp_path: Path) -> None:
+    pytest.importorskip("wandb", reason="wandb is not installed")
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    folder = tmp_path / "wandb runs"
+    assert export.main([str(sweep.root), "--format", "wandb", "--out", str(folder)]) == 0
+    state = SweepState(read_events(sweep.journal))
+    found = {}
+    for path in folder.glob("wandb/offline-run-*/run-*.wandb"):
+        epochs, name = 0, ""
+        for data in _leveldb_records(path.read_bytes()[7:]):
+            record = Record.FromString(data)
+            name = record.run.display_name or name
+            epochs += any("val_accuracy" in (item.key, *item.nested_key) for item in record.history.item)
+        found[name] = epochs
+    valued = {
+        trial.id: sum(values["val_accuracy"] is not None for values in trial.last.values())
+        for trial in state.trials.values()
+    }
+    assert found == valued
+
+
+def _leveldb_records(content: bytes) -> Iterator[bytes]:
+    """The records of a log in LevelDB's form, which wandb's files have after seven bytes of their own: blocks of 32 KiB
+    of fragments with checksum (4 bytes), length (2) and kind (1: whole, 2 first, 3 middle, 4 last)."""
+    at, parts = 0, b""
+    while at + 7 <= len(content):
+        room = 32768 - (at + 7) % 32768
+        if room < 7:
+            at += room
+            continue
+        length, kind = int.from_bytes(content[at + 4 : at + 6], "little"), content[at + 6]
+        parts += content[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):
+            yield parts
+            parts = b""
+
+
+def test_an_absent_tracker_is_named(sweep: SweepDirectory, tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr("hpo.export.trackers._PACKAGES", {"mlflow": "mlflow_that_is_not_here"})
+    assert export.main([str(sweep.root), "--format", "mlflow", "--out", str(tmp_path / "x")]) == 2
+    assert "pip install mlflow" in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()
 
 
 def test_tensorboard_shows_every_key_of_every_trial(sweep: SweepDirectory) -> None:
