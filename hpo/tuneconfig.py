@@ -16,6 +16,7 @@ TUNE_KEYS = (
     "scheduler_init_args",
     "num_trials",
     "num_to_keep",
+    "checkpoint_budget_gb",
     "resources_per_trial",
 )
 
@@ -31,6 +32,7 @@ class TuneConfig:
     grace_period: int | None = None  # the first rung, in epochs; none: see hpo.search.asha
     num_trials: int = 20
     num_to_keep: int = 3
+    checkpoint_budget_gb: float | None = None  # of all trials together, in 10**9 bytes; none: as many as there are
     cpus_per_trial: float | None = None  # none: the node's CPUs shared by its trials
     gpus_per_trial: float | None = None  # none: 1 where the nodes have GPUs
 
@@ -56,6 +58,7 @@ def parse_tune(values: Mapping[str, Any]) -> TuneConfig:
         grace_period=_optional("grace_period", scheduler.get("grace_period"), 1),
         num_trials=check_whole("num_trials", values.get("num_trials", defaults.num_trials), 1),
         num_to_keep=check_whole("num_to_keep", values.get("num_to_keep", defaults.num_to_keep), 1),
+        checkpoint_budget_gb=_size("checkpoint_budget_gb", values.get("checkpoint_budget_gb")),
         cpus_per_trial=_amount("num_cpus", resources.get("num_cpus")),
         gpus_per_trial=_amount("num_gpus", resources.get("num_gpus")),
     )
@@ -94,6 +97,14 @@ def _word(name: str, value: Any, known: Sequence[str]) -> str:
 
 def _optional(name: str, value: Any, low: int) -> int | None:
     return None if value is None else check_whole(name, value, low)
+
+
+def _size(name: str, value: Any) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
+        raise UsageError(f"{name} must be a number of gigabytes above 0, got {value!r}.")
+    return float(value)
 
 
 def _amount(name: str, value: Any) -> float | None:

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from hpo.cluster.housekeeping import CheckpointBudget
 from hpo.cluster.rendezvous import Rendezvous
 from hpo.cluster.winner import save_winner
 from hpo.config import SweepConfig
@@ -53,7 +54,7 @@ def drive(directory: SweepDirectory, attempt: str) -> int:
     sweep = Sweep(config, Journal(directory.journal), attempt)
     keys = {dimension.key: dimension.default for dimension in config.space.dimensions}
     files = TrialFiles(directory, dict(config.space.constants), keys)
-    sweep.listener = _Narrator(sweep, files)
+    sweep.listener = _Narrator(sweep, directory, files)
     close = functools.partial(_close, sweep, directory, files)
     threading.Thread(target=_leave_on_request, args=(close,), daemon=True).start()
     head = _await_head(rendezvous)
@@ -179,12 +180,16 @@ def _join_cluster(head: dict[str, Any], rendezvous: Rendezvous) -> None:
 class _Narrator:
     """Passes each event on to the trials' files, and says in the log what a person would want to know."""
 
-    def __init__(self, sweep: Sweep, files: TrialFiles) -> None:
+    def __init__(self, sweep: Sweep, directory: SweepDirectory, files: TrialFiles) -> None:
         self._sweep, self._files = sweep, files
         self._best: str | None = None
+        budget = sweep.config.tune.checkpoint_budget_gb
+        self._budget = CheckpointBudget(directory, budget, say) if budget else None
 
     def __call__(self, event: Event) -> None:
         self._files.write(event, self._sweep.state)
+        if self._budget:
+            self._budget.watch(event, self._sweep.state)
         if event["type"] == "failed" and event["retry"]:
             say(f"trial {event['trial']} {event['kind']}: {event['cause']}; it will run again")
         elif event["type"] == "finished":

@@ -58,10 +58,10 @@ def plan_cleaning(results: Results, keep_trials: int, budget: int | None = None)
         good = row.rank is not None and row.rank <= keep_trials
         best = _best_of(found, row) if good else None
         if best and left is not None and row.rank != 1:
-            best = best if kept + _size(best)[1] <= left else None
+            best = best if kept + checkpoint_size(best)[1] <= left else None
         for path in found:
             why = _reason(path, row, best, good)
-            files, size = _size(path)
+            files, size = checkpoint_size(path)
             if why:
                 plan.leftovers.append(Leftover(path, files, size, why))
             else:
@@ -69,15 +69,25 @@ def plan_cleaning(results: Results, keep_trials: int, budget: int | None = None)
     return Plan(plan.leftovers, kept, plan.foreign)
 
 
+def checkpoint_folders(folder: Path) -> list[tuple[str, Path]]:
+    """(kind, path) of each checkpoint in a trial's checkpoint folder that holds nothing but ours; kind: last or best."""
+    found = [(match[1], path) for path in _folders(folder) if (match := _CHECKPOINT.fullmatch(path.name))]
+    return [(kind, path) for kind, path in found if _holds_ours(path)]
+
+
 def _folders(folder: Path) -> Iterator[Path]:
     if folder.is_dir() and not folder.is_symlink():
         yield from sorted(path for path in folder.iterdir() if path.is_dir() and not path.is_symlink())
 
 
+def _holds_ours(path: Path) -> bool:
+    return all(entry.is_file() and _OURS.fullmatch(entry.name) for entry in path.iterdir())
+
+
 def _is_ours(path: Path, plan: Plan) -> bool:
     """Known by its name and by holding nothing but what a checkpoint holds."""
     named = _CHECKPOINT.fullmatch(path.name) or _UNFINISHED.fullmatch(path.name)
-    if named and all(entry.is_file() and _OURS.fullmatch(entry.name) for entry in path.iterdir()):
+    if named and _holds_ours(path):
         return True
     plan.foreign.append(path)
     return False
@@ -106,7 +116,7 @@ def _reason(path: Path, row: Row, best: Path | None, good: bool) -> str:
     return "an epoch that is not its best" if best else "over the budget" if good else "not among the best trials"
 
 
-def _size(folder: Path) -> tuple[int, int]:
-    """Files and bytes; of a file with two names, half for each."""
+def checkpoint_size(folder: Path) -> tuple[int, int]:
+    """Files and bytes of a checkpoint; of a file with two names, half for each."""
     stats = [entry.stat() for entry in folder.iterdir()]
     return len(stats), sum(stat.st_size // stat.st_nlink for stat in stats)
