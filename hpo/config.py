@@ -9,7 +9,7 @@ hyperparameter_tune_kwargs:            # AutoMM's seven
   searcher: bayes                      # or random
   searcher_init_args: {startup_trials: 8}
   scheduler: ASHA                      # or FIFO
-  scheduler_init_args: {reduction_factor: 3, grace_period: 2}
+  scheduler_init_args: {type: auto, reduction_factor: 3, grace_period: 2}  # auto: stopping or promotion
   num_trials: 20
   num_to_keep: 3
   resources_per_trial: {num_cpus: 4, num_gpus: 1}

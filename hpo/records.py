@@ -7,8 +7,10 @@ directory can be rebuilt from it. Each event has `v` (format version), `n` (its 
     attempt_started  attempt job host nodes                   an attempt took the sweep up
     suggested        trial number origin params note          origin: default, user, random or model
     started          trial attempt node epoch                 epoch: completed ones it goes on from
-    reported         trial attempt epoch metrics              a metric that is not finite is null
-    decided          trial epoch rung action value cutoff rank of   action: continue or stop; ASHA's verdict at a rung
+    reported         trial attempt epoch metrics              a metric that is not finite is null; with end, the trial
+                                                              ends by itself; opened: seconds that opening it took
+    decided          trial epoch rung action value cutoff rank of   ASHA's verdict at a rung: continue, stop or pause
+    reviewed         trial epoch rung action value cutoff rank of   of one that waits there: continue (promoted) or stop
     checkpointed     trial epoch path                         path: relative to the sweep's directory
     failed           trial attempt kind cause retry           retry: true when the trial is to run again
     finished         trial state reason                       state: completed, stopped, diverged or failed
@@ -163,8 +165,9 @@ class Trial:
     params: dict[str, Any]
     origin: str
     note: str = ""
-    state: str = "suggested"  # suggested, running, interrupted or one of FINAL_STATES
+    state: str = "suggested"  # suggested, running, interrupted, paused, promoted or one of FINAL_STATES
     reason: str = ""
+    end: str = ""  # why it ends by itself, from its last report
     first: dict[int, dict[str, float | None]] = field(default_factory=dict)  # epoch -> metrics, as first reported
     last: dict[int, dict[str, float | None]] = field(default_factory=dict)  # epoch -> metrics, as last reported
     decisions: list[Event] = field(default_factory=list)
@@ -194,6 +197,8 @@ class SweepState:
         self.attempts: list[Event] = []
         self.ended: Event | None = None
         self.events = 0
+        self.unfinished: dict[str, Trial] = {}  # in the order of their suggestion
+        self._best: Trial | None = None
         for event in events:
             self.apply(event)
 
@@ -215,8 +220,8 @@ class SweepState:
         return sorted(valued, key=lambda trial: (sign * trial.best[1], trial.number))  # type: ignore[index]
 
     def incumbent(self) -> Trial | None:
-        """The trial with the best value so far, by its best epoch."""
-        return next(iter(self.ranking()), None)
+        """The trial with the best value so far, by its best epoch; of equals the earlier one."""
+        return self._best
 
     def apply(self, event: Event) -> None:
         self.events += 1
@@ -239,7 +244,7 @@ class SweepState:
 
     def _interrupt_running(self) -> None:
         """Whatever ran when an attempt ended, or had not noticed that it ended, waits to be resumed."""
-        for trial in self.trials.values():
+        for trial in self.unfinished.values():
             if trial.state == "running":
                 trial.state = "interrupted"
 
@@ -248,7 +253,7 @@ class SweepState:
 
     def _on_suggested(self, event: Event) -> None:
         trial = Trial(event["trial"], event["number"], event["params"], event["origin"], event.get("note", ""))
-        self.trials[trial.id] = trial
+        self.trials[trial.id] = self.unfinished[trial.id] = trial
 
     def _on_started(self, event: Event) -> None:
         trial = self.trials[event["trial"]]
@@ -259,12 +264,28 @@ class SweepState:
         trial, epoch, metrics = self.trials[event["trial"]], event["epoch"], event["metrics"]
         trial.first.setdefault(epoch, metrics)
         trial.last[epoch] = metrics
+        trial.end = event.get("end", "")
         value = metrics.get(self.metric)
         if value is not None and (trial.best is None or self.better(value, trial.best[1])):
             trial.best = (epoch, value)
+            self._note_best(trial, value)
+
+    def _note_best(self, trial: Trial, value: float) -> None:
+        best = self._best.best[1] if self._best and self._best.best else None
+        if best is None or self.better(value, best) or (value == best and trial.number < self._best.number):  # type: ignore[union-attr]
+            self._best = trial
 
     def _on_decided(self, event: Event) -> None:
-        self.trials[event["trial"]].decisions.append(event)
+        trial = self.trials[event["trial"]]
+        trial.decisions.append(event)
+        if event["action"] == "pause":
+            trial.state = "paused"
+
+    def _on_reviewed(self, event: Event) -> None:
+        trial = self.trials[event["trial"]]
+        trial.decisions.append(event)
+        if event["action"] == "continue":
+            trial.state = "promoted"
 
     def _on_checkpointed(self, event: Event) -> None:
         self.trials[event["trial"]].checkpoint = (event["epoch"], event["path"])
@@ -278,3 +299,4 @@ class SweepState:
     def _on_finished(self, event: Event) -> None:
         trial = self.trials[event["trial"]]
         trial.state, trial.reason, trial.ended_at = event["state"], event["reason"], event["t"]
+        self.unfinished.pop(trial.id, None)

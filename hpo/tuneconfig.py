@@ -9,6 +9,7 @@ from typing import Any
 from hpo.errors import UsageError, nearest
 
 SEARCHERS, SCHEDULERS = ("bayes", "random"), ("ASHA", "FIFO")
+ASHA_TYPES = ("auto", "stopping", "promotion")
 TUNE_KEYS = (
     "searcher",
     "searcher_init_args",
@@ -30,6 +31,7 @@ class TuneConfig:
     scheduler: str = "ASHA"
     reduction_factor: int = 3
     grace_period: int | None = None  # the first rung, in epochs; none: see hpo.search.asha
+    asha_type: str = "auto"  # stopping, promotion, or the one that measured costs favour: see hpo.search.scheduler
     num_trials: int = 20
     num_to_keep: int = 3
     checkpoint_budget_gb: float | None = None  # of all trials together, in 10**9 bytes; none: as many as there are
@@ -45,7 +47,7 @@ def parse_tune(values: Mapping[str, Any]) -> TuneConfig:
     """
     check_names("hyperparameter_tune_kwargs.", values, TUNE_KEYS)
     searcher = _mapping("searcher_init_args", values, ("startup_trials",))
-    scheduler = _mapping("scheduler_init_args", values, ("reduction_factor", "grace_period"))
+    scheduler = _mapping("scheduler_init_args", values, ("type", "reduction_factor", "grace_period"))
     resources = _mapping("resources_per_trial", values, ("num_cpus", "num_gpus"))
     defaults = TuneConfig()
     return TuneConfig(
@@ -55,6 +57,7 @@ def parse_tune(values: Mapping[str, Any]) -> TuneConfig:
         reduction_factor=check_whole(
             "reduction_factor", scheduler.get("reduction_factor", defaults.reduction_factor), 2
         ),
+        asha_type=_word("type", scheduler.get("type", defaults.asha_type), ASHA_TYPES),
         grace_period=_optional("grace_period", scheduler.get("grace_period"), 1),
         num_trials=check_whole("num_trials", values.get("num_trials", defaults.num_trials), 1),
         num_to_keep=check_whole("num_to_keep", values.get("num_to_keep", defaults.num_to_keep), 1),

@@ -7,6 +7,7 @@ kind and cause, not an exception: Ray retries only what it lost.
 from __future__ import annotations
 
 import socket
+import time
 import traceback
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ class _TrialActor(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
+        self._opened: float | None = None
         try:
             metrics = self._open_or_train()
         except SlurmtuneError as error:
@@ -55,13 +57,14 @@ class _TrialActor(tune.Trainable):
             "metrics": {**metrics, "host": socket.gethostname()},
             "checkpoint": f"trials/{trial}/{checkpoint}" if checkpoint else "",
             "end": self._training.finished,
+            "opened": self._opened,
         }
 
     def _open_or_train(self) -> dict[str, Any]:
         """The next epoch's metrics. When the checkpoint is ahead of the journal, the driver was killed between the two:
         the metrics kept with the checkpoint make up for the report that was lost."""
         if self._training is None:
-            self._training = self._open(self.config["trial"], self.config["params"])
+            self._training = self._open_timed(self.config["trial"], self.config["params"])
             if self._training.epoch > self.config["epoch"]:
                 return dict(self._training.metrics)
         return dict(self._training.run_epoch())
@@ -70,6 +73,15 @@ class _TrialActor(tune.Trainable):
         if self._training is not None:
             self._training.close()
             self._training = None
+
+    def _open_timed(self, trial: str, params: dict[str, Any]) -> Any:
+        """What a paused trial would cost again: not the imports, which a warm process has behind it."""
+        import hpo.trial.training  # noqa: F401
+
+        began = time.monotonic()
+        training = self._open(trial, params)
+        self._opened = time.monotonic() - began
+        return training
 
     def _open(self, trial: str, params: dict[str, Any]) -> Any:
         from hpo.trial import Training

@@ -77,7 +77,7 @@ def _run(sweep: Sweep, trial: Trial, directory: SweepDirectory, requests: _Reque
     sweep.start_trial(trial.id, socket.gethostname())
     try:
         with Training(sweep.config.trial(trial.params), sweep.config.data, folder) as training:
-            while not requests.asked and not trial.finished:
+            while not requests.asked and trial.state == "running":
                 requests.interruptible = True
                 metrics = training.run_epoch()
                 requests.interruptible = False
@@ -86,7 +86,7 @@ def _run(sweep: Sweep, trial: Trial, directory: SweepDirectory, requests: _Reque
         kind = next((kind for cls, kind in _KINDS.items() if isinstance(error, cls)), "trial")
         sweep.fail_trial(trial.id, kind, " ".join(str(error).split())[:500], retry=False)
         raise
-    if requests.asked and not trial.finished:
+    if requests.asked and trial.state == "running":
         raise _StopError
 
 

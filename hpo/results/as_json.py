@@ -15,7 +15,8 @@ def to_json(results: Results, rows: list[Row]) -> dict[str, Any]:
     version 1:
         version, name, metric, mode ("max" or "min"), num_trials (asked for, or null)
         status      "waiting" (no attempt yet), "running", "unfinished" (no attempt at work) or "ended"
-        states      {state: number of trials}; states: completed stopped diverged failed running interrupted suggested
+        states      {state: number of trials}; states: completed stopped diverged failed running
+                    interrupted promoted paused suggested
         best, default   ids of the best trial and of trial 0, or null
         constants   {key: value} that all trials share
         trials      best first, then those without a value: rank (null without), trial, number, state, reason, brief,
@@ -25,7 +26,7 @@ def to_json(results: Results, rows: list[Row]) -> dict[str, Any]:
         attempts    id, job, host, nodes, started_at (Unix seconds), clock (seconds of earlier ones), seconds,
                     ended (false: at work or killed), reason
         history     each new best: seconds (of the attempts' time), trial, epoch, value
-        rungs       number, epochs [...], arrived, stopped
+        rungs       number, epochs [...], arrived, stopped, paused (waiting there now)
         failures    kind, failures, trials [...], cause (of the last)
         last_event_at   Unix seconds, or null
     """

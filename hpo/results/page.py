@@ -61,7 +61,8 @@ th[aria-sort=descending] button::after { content: " \\2193"; }
   list-style: none; }
 .dot.completed { background: var(--completed); } .dot.stopped { background: var(--stopped); }
 .dot.diverged { background: var(--diverged); } .dot.failed { background: var(--failed); }
-.dot.running { background: var(--running); } .dot.best { background: var(--best); }
+.dot.running { background: var(--running); }
+.dot.paused { background: var(--stopped); opacity: .6; } .dot.best { background: var(--best); }
 .bars th { width: 1%; position: static; } .bars td.number { width: 1%; } .bars td { border: 0; vertical-align: middle; }
 .bars .bar span { display: block; height: .8em; border-radius: .2em; background: var(--accent); }
 figure.plotless { margin-top: 1rem; } .plotted { margin-top: 1rem; overflow-x: auto; } .plot { min-width: 48rem; }

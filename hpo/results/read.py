@@ -56,12 +56,14 @@ class FailureGroup:
 
 @dataclass(frozen=True)
 class Rung:
-    """What ASHA did at one rung. `epochs` are several where trials differ in length."""
+    """What ASHA did at one rung. `epochs` are several where trials differ in length. Of those that arrived, `stopped`
+    went no further and `paused` wait there now."""
 
     number: int
     epochs: tuple[int, ...]
     arrived: int
     stopped: int
+    paused: int = 0
 
 
 @dataclass(frozen=True)
@@ -228,17 +230,18 @@ def _metrics(trial: Trial) -> dict[str, float | None]:
 
 
 def _rungs(state: SweepState) -> list[Rung]:
-    found: dict[int, list[Event]] = {}
+    found: dict[int, dict[str, Event]] = {}  # rung -> trial -> the last word on it
     for trial in state.trials.values():
         for decision in trial.decisions:
             if trial.state != "completed" or decision["epoch"] < trial.epochs:  # at the end there is nothing to stop
-                found.setdefault(decision["rung"], []).append(decision)
+                found.setdefault(decision["rung"], {})[trial.id] = decision
     return [
         Rung(
             number=number,
-            epochs=tuple(sorted({decision["epoch"] for decision in found[number]})),
+            epochs=tuple(sorted({decision["epoch"] for decision in found[number].values()})),
             arrived=len(found[number]),
-            stopped=sum(decision["action"] == "stop" for decision in found[number]),
+            stopped=sum(decision["action"] == "stop" for decision in found[number].values()),
+            paused=sum(decision["action"] == "pause" for decision in found[number].values()),
         )
         for number in sorted(found)
     ]
@@ -276,7 +279,7 @@ def progress_line(state: SweepState, num_trials: int) -> str:
     ended = sum(by_state[word] for word in FINAL_STATES)
     early = ", ".join(f"{by_state[word]} {word}" for word in FINAL_STATES[1:] if by_state[word])
     parts = [f"{ended} of {num_trials} trials ended" + (f" ({early})" if early else "")]
-    parts += [f"{by_state[word]} {word}" for word in ("running", "interrupted") if by_state[word]]
+    parts += [f"{by_state[word]} {word}" for word in ("running", "interrupted", "paused") if by_state[word]]
     parts.append(count(sum(trial.epochs for trial in trials), "epoch"))
     best = state.incumbent()
     if best and best.best:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hpo.records import FINAL_STATES, Event, Trial
 from hpo.results.wording import one_line, value_text
 
-STATES = (*FINAL_STATES, "running", "interrupted", "suggested")
+STATES = (*FINAL_STATES, "running", "interrupted", "promoted", "paused", "suggested")
 _FRACTIONS = {2: "half", 3: "third", 4: "quarter", 5: "fifth"}
 
 
@@ -26,9 +26,19 @@ def explain(trial: Trial, max_epochs: int | None, reduction: int | None = None) 
     if trial.state == "interrupted":
         last = f"failed ({one_line(trial.failures[-1]['kind'])})" if trial.failures else "cut off"
         return f"{last} after {done}, waits to go on", f"{last}, waits to go on"
+    if trial.state in ("paused", "promoted"):
+        return _explain_pause(trial, done)
     if trial.state == "running":
         return f"running on {trial.node or 'some node'}, {done} done", "running"
     return "suggested, not started yet", "not started"
+
+
+def _explain_pause(trial: Trial, done: str) -> tuple[str, str]:
+    verdict = trial.decisions[-1]
+    place = f"rank {verdict['rank']} of {verdict['of']} at rung {verdict['rung']}"
+    if trial.state == "promoted":
+        return f"promoted after {done}, {place}, waits for a worker", "promoted, waits to go on"
+    return f"paused after {done}, {place} then; goes on if enough worse ones follow", "paused"
 
 
 def _explain_stop(verdict: Event, max_epochs: int | None, reduction: int | None) -> tuple[str, str]:

@@ -165,10 +165,11 @@ def _rungs(results: Results) -> str:
     for rung in results.rungs:
         first, last = rung.epochs[0], rung.epochs[-1]
         epochs = str(first) if first == last else f"{first} to {last}"
-        numbers = (rung.number, epochs, rung.arrived, rung.stopped, rung.arrived - rung.stopped)
+        held = rung.stopped + rung.paused
+        numbers = (rung.number, epochs, rung.arrived, rung.stopped, rung.paused, rung.arrived - held)
         lines.append(row(*(cell(number, "number") for number in numbers)))
-    titles = ["rung", "epoch", "arrived", "stopped", "went on"]
-    note = "At a rung, ASHA stops every trial that is not among the best of those that have come so far."
+    titles = ["rung", "epoch", "arrived", "stopped", "paused", "went on"]
+    note = "At a rung, ASHA holds up every trial that is not among the best of those that have come so far."
     counts = table(titles, lines, numeric=titles)
     return f'<div class="card start"><h3>Rungs</h3>{counts}<p class="soft">{note}</p></div>'
 

@@ -231,7 +231,7 @@ def _epoch_lines(metric: str, row: Row, write: Callable[[float | None], str]) ->
     verdicts: dict[int, list[str]] = {}
     for decision in row.decisions:
         end = row.state == "completed" and decision["epoch"] == row.epochs  # nothing was left to stop
-        action = "end" if end else decision["action"]
+        action = "end" if end else _ACTIONS.get((decision["type"], decision["action"]), decision["action"])
         verdicts.setdefault(decision["epoch"], []).append(_verdict_text(decision, action, write))
     if not row.curve:
         return ["No epoch was reported."]
@@ -240,6 +240,9 @@ def _epoch_lines(metric: str, row: Row, write: Callable[[float | None], str]) ->
         notes = ["best"] if epoch == row.best_epoch else []
         table.append((str(epoch), write(value), "; ".join([*notes, *verdicts.get(epoch, [])])))
     return align(table)
+
+
+_ACTIONS = {("reviewed", "continue"): "promoted", ("reviewed", "stop"): "not promoted"}
 
 
 def _verdict_text(decision: dict[str, Any], action: str, write: Callable[[float | None], str]) -> str:

@@ -106,7 +106,7 @@ class Timeline:
             self._begun[trial] = event.get("node", ""), self._clock
         elif trial in self._seen:
             self._credit(trial)
-        if kind in ("failed", "finished"):
+        if kind in ("failed", "finished") or (kind == "decided" and event["action"] == "pause"):
             self._seen.pop(trial, None)
             self._close_span(trial, self._clock)
         if kind == "reported":

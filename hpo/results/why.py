@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from hpo.records import Event
+from hpo.records import FINAL_STATES, Event
 from hpo.results.read import Results, Row
 from hpo.results.wording import count, metric_format, one_line, value_text
 
@@ -28,8 +28,7 @@ def explain_trial(results: Results, row: Row) -> list[str]:
         again = "was run again" if failure.get("retry") else "was given up"
         lines.append(f"  It failed ({one_line(failure['kind'])}: {one_line(failure['cause'])}) and {again}.")
     if not row.decisions and not row.failures:
-        lines.append("  It has not come to a rung yet." if row.state in ("running", "interrupted", "suggested")
-                     else "  It came to no rung.")  # fmt: skip
+        lines.append("  It came to no rung." if row.state in FINAL_STATES else "  It has not come to a rung yet.")
     lines.append(f"  {_place(results, row, write)}")
     return lines
 
@@ -59,15 +58,21 @@ def _verdict(results: Results, row: Row, decision: Event, write: Callable[[float
     if decision.get("value") is None:
         return [f"Rung {rung} (epoch {epoch}): {results.metric} was not finite, so it was stopped at once."]
     at_end = row.state == "completed" and epoch == row.epochs
-    action = "reached its end" if at_end else "stopped" if decision["action"] == "stop" else "went on"
-    rank = f"rank {decision['rank']} of {decision['of']}"
-    said = f"Rung {rung} (epoch {epoch}): {action} with {write(decision['value'])}, {rank}"
+    action = _action(decision, at_end, write(decision["value"]))
+    said = f"Rung {rung} (epoch {epoch}): {action}, rank {decision['rank']} of {decision['of']}"
     cutoff = f"; to go on it had to beat {write(decision['cutoff'])}" if decision.get("cutoff") is not None else ""
     reduction = results.settings.get("tune", {}).get("reduction_factor")
     rule = f" (the best 1/{reduction} go on)" if reduction and cutoff else ""
-    if decision["action"] != "stop" and not cutoff and not at_end:
+    if decision["action"] == "continue" and not cutoff and not at_end:
         cutoff = "; too few had come to stop any"
     return [f"{said}{cutoff}{rule}.", *_company(results, row, decision, write)]
+
+
+def _action(decision: Event, at_end: bool, value: str) -> str:
+    if decision["type"] == "reviewed":
+        return "looked at again and promoted" if decision["action"] == "continue" else "still paused at the sweep's end"
+    words = {"stop": "stopped", "pause": "paused"}
+    return f"{'reached its end' if at_end else words.get(decision['action'], 'went on')} with {value}"
 
 
 def _company(results: Results, row: Row, decision: Event, write: Callable[[float | None], str]) -> list[str]:
@@ -76,14 +81,18 @@ def _company(results: Results, row: Row, decision: Event, write: Callable[[float
         (other["value"], them.trial)
         for them in results.rows
         for other in them.decisions
-        if other["rung"] == decision["rung"] and other["n"] < decision["n"] and other.get("value") is not None
+        if (other["type"], other["rung"]) == ("decided", decision["rung"])
+        and them.trial != row.trial
+        and other["n"] < decision["n"]
+        and other.get("value") is not None
     ]
     if not earlier:
-        return ["    It was the first there."]
+        return ["    It was the first there." if decision["type"] == "decided" else "    It was alone there."]
     earlier.sort(reverse=results.maximise)
     shown = ", ".join(f"{write(value)} ({trial})" for value, trial in earlier[:_SHOWN])
     more = f" and {len(earlier) - _SHOWN} more" if len(earlier) > _SHOWN else ""
-    return [f"    There before it: {shown}{more}."]
+    when = "There before it" if decision["type"] == "decided" else "There by then"
+    return [f"    {when}: {shown}{more}."]
 
 
 def _place(results: Results, row: Row, write: Callable[[float | None], str]) -> str:

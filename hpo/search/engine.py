@@ -59,7 +59,7 @@ def run_search(sweep: Sweep, trainable: type, resources: TrialResources, folder:
             scheduler=_JournalScheduler(sweep),
             num_samples=-1,
             reuse_actors=True,  # a warm process spares each trial the seconds of importing torch
-            trial_dirname_creator=lambda trial: trial.config["trial"],
+            trial_dirname_creator=lambda trial: f"{trial.config['trial']}-{trial.config['epoch']}",
         ),
         run_config=tune.RunConfig(
             name="tune",
@@ -94,8 +94,8 @@ class _JournalSearcher(_Stateless, Searcher):
         if len(self._running) >= max(1, self._count_slots()):
             return None
         trial = self._sweep.next_trial()
-        if trial is None:
-            return str(Searcher.FINISHED)
+        if trial is None:  # at FINISHED Tune asks no more, but a paused trial may still be promoted
+            return str(Searcher.FINISHED) if self._sweep.done else None
         self._running.add(trial_id)
         return {"trial": trial.id, "params": trial.params, "epoch": trial.epochs}
 
@@ -116,7 +116,11 @@ class _JournalSearcher(_Stateless, Searcher):
 
 
 class _JournalScheduler(_Stateless, FIFOScheduler):
-    """Writes down each epoch and passes on whether the trial continues."""
+    """Writes down each epoch and passes on whether the trial continues.
+
+    A paused trial is stopped, as Tune sees it, and later comes as a new one of the same name: Tune's own pausing would
+    hold the place, checkpoint through the driver and forget it all on a restart.
+    """
 
     def __init__(self, sweep: Sweep) -> None:
         super().__init__()
@@ -128,7 +132,9 @@ class _JournalScheduler(_Stateless, FIFOScheduler):
             self._sweep.fail_trial(name, result["failure/kind"], result["failure/cause"], retry=False)
             return str(TrialScheduler.STOP)
         metrics = {key.removeprefix("metrics/"): value for key, value in result.items() if key.startswith("metrics/")}
-        goes_on = self._sweep.report(name, result["epoch"], metrics, result["checkpoint"], result["end"])
+        goes_on = self._sweep.report(
+            name, result["epoch"], metrics, result["checkpoint"], result["end"], result.get("opened")
+        )
         return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
 
 

@@ -57,7 +57,7 @@ def _choose_basis(results: Results, space: Space) -> _Basis | None:
     found: dict[int, list[tuple[Row, float]]] = {}
     for row in sorted(results.rows, key=lambda row: row.number):
         for decision in row.decisions:
-            if decision.get("value") is not None:
+            if decision["type"] == "decided" and decision.get("value") is not None:
                 found.setdefault(decision["rung"], []).append((row, float(decision["value"])))
     enough = [rung for rung, pairs in found.items() if len(pairs) >= wanted]
     rung = max(enough, default=0) or min(found, default=0)

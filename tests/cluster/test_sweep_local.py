@@ -162,3 +162,22 @@ def test_when_every_trial_fails_it_says_why_and_ends(tmp_path, write_sweep, subm
     state = state_of(tmp_path / "run")
     assert len(state.trials) < 8
     assert {failure["kind"] for t in state.trials.values() for failure in t.failures} == {"accelerator"}
+
+
+def test_a_paused_trial_goes_on_from_its_checkpoint(tmp_path, write_sweep, submit):
+    """Promotion, of two trials: both pause at the first rung, then the better one goes the whole way."""
+    run = tmp_path / "run"
+    path = write_sweep(tmp_path, trials=2, epochs=2)
+    done = submit(path, "--cluster", "local", "--run-dir", run, "--set", "scheduler_init_args={type: promotion}")
+    assert done.returncode == 0, done.stderr
+    events = read_events(run / "journal.jsonl")
+    assert [e["action"] for e in events if e["type"] == "decided" and e["rung"] == 1] == ["pause", "pause"]
+    [promoted, left] = [e for e in events if e["type"] == "reviewed"]
+    assert (promoted["action"], promoted["rank"], left["action"], left["rank"]) == ("continue", 1, "stop", 2)
+    starts = [(e["epoch"]) for e in events if e["type"] == "started" and e["trial"] == promoted["trial"]]
+    assert starts == [0, 1]
+    state = state_of(run)
+    assert sorted(state.trials[promoted["trial"]].last) == [1, 2]
+    assert {t.state for t in state.trials.values()} == {"completed", "stopped"}
+    assert all(e["opened"] > 0 for e in events if e["type"] == "reported")
+    assert_nothing_is_left(run)
