@@ -231,7 +231,7 @@ def _epoch_lines(metric: str, row: Row, write: Callable[[float | None], str]) ->
     verdicts: dict[int, list[str]] = {}
     for decision in row.decisions:
         end = row.state == "completed" and decision["epoch"] == row.epochs  # nothing was left to stop
-        action = "end" if end else _ACTIONS.get((decision["type"], decision["action"]), decision["action"])
+        action = "end" if end else _ACTIONS.get((decision["type"], str(decision["action"])), str(decision["action"]))
         verdicts.setdefault(decision["epoch"], []).append(_verdict_text(decision, action, write))
     if not row.curve:
         return ["No epoch was reported."]
