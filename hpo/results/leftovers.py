@@ -70,7 +70,7 @@ def plan_cleaning(results: Results, keep_trials: int, budget: int | None = None)
 
 
 def checkpoint_folders(folder: Path) -> list[tuple[str, Path]]:
-    """(kind, path) of each checkpoint in a trial's checkpoint folder that holds nothing but ours; kind: last or best."""
+    """Kind and path of each checkpoint in a trial's checkpoint folder that holds nothing but ours; last or best."""
     found = [(match[1], path) for path in _folders(folder) if (match := _CHECKPOINT.fullmatch(path.name))]
     return [(kind, path) for kind, path in found if _holds_ours(path)]
 
