@@ -14,6 +14,7 @@ directory can be rebuilt from it. Each event has `v` (format version), `n` (its 
     checkpointed     trial epoch path                         path: relative to the sweep's directory
     failed           trial attempt kind cause retry           retry: true when the trial is to run again
     finished         trial state reason                       state: completed, stopped, diverged or failed
+    ending           rule reason                              no new trials any more: target or plateau
     attempt_ended    attempt reason
     sweep_ended      reason
 
@@ -195,6 +196,7 @@ class SweepState:
         self.header: Event = {}
         self.trials: dict[str, Trial] = {}
         self.attempts: list[Event] = []
+        self.ending: Event | None = None
         self.ended: Event | None = None
         self.events = 0
         self.unfinished: dict[str, Trial] = {}  # in the order of their suggestion
@@ -247,6 +249,9 @@ class SweepState:
         for trial in self.unfinished.values():
             if trial.state == "running":
                 trial.state = "interrupted"
+
+    def _on_ending(self, event: Event) -> None:
+        self.ending = event
 
     def _on_sweep_ended(self, event: Event) -> None:
         self.ended = event

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,8 @@ TUNE_KEYS = (
     "scheduler",
     "scheduler_init_args",
     "num_trials",
+    "target",
+    "plateau",
     "num_to_keep",
     "checkpoint_budget_gb",
     "resources_per_trial",
@@ -33,6 +36,8 @@ class TuneConfig:
     grace_period: int | None = None  # the first rung, in epochs; none: see hpo.search.asha
     asha_type: str = "auto"  # stopping, promotion, or the one that measured costs favour: see hpo.search.scheduler
     num_trials: int = 20
+    target: float | None = None  # the metric's value at which the sweep ends
+    plateau: int | None = None  # trials in a row without a new best value after which no new one comes
     num_to_keep: int = 3
     checkpoint_budget_gb: float | None = None  # of all trials together, in 10**9 bytes; none: as many as there are
     cpus_per_trial: float | None = None  # none: the node's CPUs shared by its trials
@@ -60,6 +65,8 @@ def parse_tune(values: Mapping[str, Any]) -> TuneConfig:
         asha_type=_word("type", scheduler.get("type", defaults.asha_type), ASHA_TYPES),
         grace_period=_optional("grace_period", scheduler.get("grace_period"), 1),
         num_trials=check_whole("num_trials", values.get("num_trials", defaults.num_trials), 1),
+        target=_number("target", values.get("target")),
+        plateau=_optional("plateau", values.get("plateau"), 1),
         num_to_keep=check_whole("num_to_keep", values.get("num_to_keep", defaults.num_to_keep), 1),
         checkpoint_budget_gb=_size("checkpoint_budget_gb", values.get("checkpoint_budget_gb")),
         cpus_per_trial=_amount("num_cpus", resources.get("num_cpus")),
@@ -107,6 +114,14 @@ def _size(name: str, value: Any) -> float | None:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
         raise UsageError(f"{name} must be a number of gigabytes above 0, got {value!r}.")
+    return float(value)
+
+
+def _number(name: str, value: Any) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise UsageError(f"{name} must be a finite number, got {value!r}.")
     return float(value)
 
 

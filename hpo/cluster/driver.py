@@ -128,6 +128,8 @@ def _search(sweep: Sweep, directory: SweepDirectory, rendezvous: Rendezvous, hea
         raise SweepError(f"the first trials all failed, so the sweep was stopped: {cause}")
     if sweep.done and not sweep.state.incumbent():
         raise SweepError(f"no trial gave a {sweep.config.metric}; `results.py {directory.root}` says why each ended.")
+    if sweep.done and sweep.state.ending:
+        return str(sweep.state.ending["reason"])
     return "all trials have ended" if sweep.done else "Ray ended the run"
 
 

@@ -14,6 +14,7 @@ from typing import Any, TypeVar, cast
 from hpo.config import SweepConfig
 from hpo.records import Event, Journal, SweepState, Trial
 from hpo.search.bayes import Observation, startup_trials, suggest
+from hpo.search.ending import Ending
 from hpo.search.scheduler import Scheduler, Verdict, trial_epochs
 
 Listener = Callable[[Event], None]
@@ -38,7 +39,7 @@ class Sweep:
         self._ended = False
         self._lock = threading.RLock()  # the driver's thread for signals may end the attempt at any moment
         self.state = SweepState()
-        self._scheduler = Scheduler(config)
+        self._scheduler, self._ending = Scheduler(config), Ending(config)
         self._waiting: list[str] = []
         for event in journal.events:
             self._fold(event)
@@ -52,6 +53,9 @@ class Sweep:
         self._write("attempt_started", attempt=self.attempt, **about)
         for trial in list(self.state.unfinished.values()):
             self._decide(trial)  # a kill between a report and its decision: decide now
+            self._settle(trial)
+        self._check_end()
+        for trial in list(self.state.unfinished.values()):
             self._settle(trial)
         self._waiting = [trial.id for trial in self.state.unfinished.values() if trial.state != "paused"]
 
@@ -67,8 +71,13 @@ class Sweep:
 
     @property
     def done(self) -> bool:
-        """Every trial that was asked for has ended."""
-        return len(self.state.trials) >= self.config.tune.num_trials and not self.state.unfinished
+        """Every trial that was asked for has ended, or all that began before a rule ended the sweep."""
+        return not self.state.unfinished and self._complete
+
+    @property
+    def _complete(self) -> bool:
+        """No new trial is to come."""
+        return self.state.ending is not None or len(self.state.trials) >= self.config.tune.num_trials
 
     @_one_at_a_time
     def next_trial(self) -> Trial | None:
@@ -78,13 +87,14 @@ class Sweep:
             return None
         if self._waiting:
             return self.state.trials[self._waiting.pop(0)]
-        if promoted := self._promote():
+        ending = self.state.ending is not None
+        if not ending and (promoted := self._promote()):
             return promoted
-        if len(self.state.trials) < self.config.tune.num_trials:
+        if not self._complete:
             return self._suggest()
         if any(trial.state != "paused" for trial in self.state.unfinished.values()):
             return None
-        if promoted := self._promote(last=True):
+        if not ending and (promoted := self._promote(last=True)):
             return promoted
         for trial in list(self.state.unfinished.values()):
             self._review(self._scheduler.leftover(trial.id))
@@ -126,6 +136,8 @@ class Sweep:
             self._write("checkpointed", trial=trial_id, epoch=epoch, path=checkpoint)
         self._decide(trial)
         self._settle(trial)
+        self._check_end()
+        self._settle(trial)  # the target may have been reached just now
         return trial.state == "running"
 
     @_one_at_a_time
@@ -137,6 +149,7 @@ class Sweep:
         self._write("failed", trial=trial_id, attempt=self.attempt, kind=kind, cause=cause, retry=retry)
         if not retry:
             self._write("finished", trial=trial_id, state="failed", reason=f"{kind}: {cause}")
+            self._check_end()
 
     # -- what follows from the journal ------------------------------------------------------------------------------
 
@@ -149,6 +162,7 @@ class Sweep:
         """The only place where state changes, in running as in replaying."""
         self.state.apply(event)
         self._scheduler.fold(event)
+        self._ending.fold(event)
 
     def _suggest(self) -> Trial:
         tune, number = self.config.tune, len(self.state.trials)
@@ -202,6 +216,13 @@ class Sweep:
             self._finish(trial, "stopped", f"ASHA at epoch {verdict['epoch']} of {epochs}: {best}")
         elif last >= epochs:
             self._finish(trial, "completed", "max_epochs")
+        elif self.state.ending and self.state.ending["rule"] == "target" and trial.state != "paused":
+            self._finish(trial, "stopped", f"sweep ended at epoch {last} of {epochs}; {self.state.ending['reason']}")
+
+    def _check_end(self) -> None:
+        """Writes down that a rule ends the sweep."""
+        if self.state.ending is None and (found := self._ending.rule()):
+            self._write("ending", rule=found[0], reason=found[1])
 
     def _finish(self, trial: Trial, state: str, reason: str) -> None:
         self._write("finished", trial=trial.id, state=state, reason=reason)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import cProfile
 import math
+import pstats
 import tempfile
 from pathlib import Path
 
@@ -22,10 +24,10 @@ SPACE = {
 }
 
 
-def config(space=SPACE, **tune):
+def config(space=SPACE, trials=14, **tune):
     return SweepConfig(
         name="s", data=Path("d"), task="classification", metric="val_accuracy", mode="max", seed=1,
-        space=parse_space(space), tune=TuneConfig(num_trials=14, **tune),
+        space=parse_space(space), tune=TuneConfig(num_trials=trials, **tune),
     )  # fmt: skip
 
 
@@ -72,15 +74,23 @@ def outcome(path):
     ]
 
 
+RULES = [
+    {"asha_type": "stopping"},
+    {"asha_type": "promotion"},
+    {"plateau": 3, "searcher": "random"},
+    {"target": 0.7, "searcher": "random"},
+]
+
+
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
-@pytest.mark.parametrize("kind", ["stopping", "promotion", "auto"])
-def test_resumed_after_a_kill_at_any_event_it_is_the_same_sweep(tmp_path, kind):
-    settings = config(asha_type=kind)
+@pytest.mark.parametrize("tune", RULES, ids=str)
+def test_resumed_after_a_kill_at_any_event_it_is_the_same_sweep(tmp_path, tune):
+    settings = config(**tune)
     attempt(tmp_path / "whole", settings)
     whole = outcome(tmp_path / "whole")
     lines = (tmp_path / "whole").read_bytes().splitlines(keepends=True)
     states = {state for _, _, _, state, _, _ in whole[0]}
-    assert states == {"completed", "stopped", "diverged"}
+    assert states == {"completed", "stopped", "diverged"} or "target" in tune or "plateau" in tune
     for kill in range(1, len(lines)):
         path = tmp_path / f"killed-{kill}"
         path.write_bytes(b"".join(lines[:kill]))
@@ -134,3 +144,47 @@ def test_after_the_attempt_ended_nothing_more_is_written(tmp_path):
     assert len(journal.events) == written
     assert sweep.state.trials[trial.id].state == "interrupted"
     journal.close()
+
+
+def test_a_target_ends_the_sweep_at_once_and_says_so(tmp_path):
+    sweep = attempt(tmp_path / "j", config(target=0.7, scheduler="FIFO"))
+    assert sweep.done
+    assert len(sweep.state.trials) < 14
+    assert sweep.state.ending["rule"] == "target"
+    last = list(sweep.state.trials.values())[-1]
+    assert last.best[1] >= 0.7
+    assert last.state == "stopped"
+    assert "has reached 0.7" in last.reason
+    assert sweep.state.ended
+
+
+def test_a_plateau_counts_trials_that_ended_without_a_new_best(tmp_path):
+    sweep = attempt(tmp_path / "j", config(plateau=3, scheduler="FIFO", searcher="random"))
+    assert sweep.state.ending["rule"] == "plateau"
+    trials = list(sweep.state.trials.values())
+    assert trials.index(sweep.state.incumbent()) <= len(trials) - 3
+    assert all(trial.finished for trial in trials)
+
+
+def test_the_cost_of_an_event_does_not_grow_and_much_is_replayed_fast(tmp_path):
+    """Work is counted in calls of Python functions, which a busy machine does not change."""
+
+    def calls(trials):
+        path = tmp_path / f"j{trials}"
+        settings = config(trials=trials, searcher="random", asha_type="promotion")
+        journal = Journal(path)
+        sweep = Sweep(settings, journal, "a")
+        sweep.start_attempt(job="", host="h", nodes=1)
+        for number in range(trials):
+            params = {"optim.lr": 1e-4 * (1 + number), "optim.optim_type": "adamw"}
+            sweep._write("suggested", trial=f"{number}", number=number, params=params, origin="random", note="")
+            sweep.start_trial(f"{number}", "n")
+            sweep.report(f"{number}", 1, {"val_accuracy": (number * 37 % 101) / 101, "seconds": 1.0}, opened=0.1)
+        profile = cProfile.Profile()
+        profile.enable()
+        sweep.report("0", 2, {"val_accuracy": 0.5, "seconds": 1.0}, opened=0.1)
+        profile.disable()
+        journal.close()
+        return pstats.Stats(profile).total_calls
+
+    assert calls(2000) < 1.2 * calls(20) + 20
