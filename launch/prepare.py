@@ -31,7 +31,7 @@ _DAMAGED = 3
 _EPILOG = """\
 IMAGES is one of
   a folder or zip file   CLASS/*.jpg, or train/CLASS, validation/CLASS (or val, valid) and test/CLASS: splits are kept
-  a CSV file             columns of image paths (relative to the file) and labels; see --image-column
+  a CSV file             columns of image paths (relative to the file) and labels; see --image-column and --columns
   an HDF5 file           a dataset of images and one of labels; see --images-key
 What has no splits gets them, stratified by class. A missing validation split is drawn from train.
 
@@ -115,7 +115,12 @@ def _add_split_options(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_source_options(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--image-column", default="image", metavar="NAME", help="(default image)")
+    group.add_argument(
+        "--image-column",
+        action="append",
+        metavar="NAME",
+        help="(default image); several times for several images a row",
+    )
     group.add_argument(
         "--label-column",
         action="append",
@@ -123,6 +128,22 @@ def _add_source_options(group: argparse._ArgumentGroup) -> None:
         help="(default label); several times for several regression targets",
     )
     group.add_argument("--split-column", metavar="NAME", help="holds train, validation or test")
+    group.add_argument(
+        "--columns",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="further columns, numbers or categories, for a model of images and table; all: every one. With them an "
+        "empty cell is a missing value, of an image column a missing image",
+    )
+    group.add_argument(
+        "--column-type",
+        action="append",
+        default=[],
+        type=_column_type,
+        metavar="NAME=TYPE",
+        help="numerical, categorical or null (left out), where what is found is not what you mean",
+    )
     group.add_argument("--images-key", default="images", metavar="NAME", help="HDF5 dataset of images (default images)")
     group.add_argument("--labels-key", default="labels", metavar="NAME", help="HDF5 dataset of labels (default labels)")
     group.add_argument(
@@ -139,6 +160,13 @@ def _whole(least: int) -> Callable[[str], int]:
         return int(text)
 
     return parse
+
+
+def _column_type(text: str) -> tuple[str, str]:
+    name, equals, kind = text.rpartition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=TYPE")
+    return name, kind
 
 
 def _side(text: str) -> int | None:
@@ -187,9 +215,11 @@ def _source_options(arguments: argparse.Namespace) -> Any:
     from hpo.data.sources import SourceOptions
 
     return SourceOptions(
-        image_column=arguments.image_column,
+        image_columns=tuple(arguments.image_column or ["image"]),
         label_columns=tuple(arguments.label_column or ["label"]),
         split_column=arguments.split_column,
+        columns=tuple(arguments.columns),
+        column_types=tuple(arguments.column_type),
         images_key=arguments.images_key,
         labels_key=arguments.labels_key,
         task=arguments.task,
@@ -248,7 +278,13 @@ def _print_summary(summary: DataSummary, seconds: float, as_json: bool) -> None:
     what = f"{summary.num_classes} classes" if summary.task == "classification" else f"{summary.num_classes} target(s)"
     size = f"{summary.num_bytes / 2**20:.0f} MiB in {summary.num_shards} shards"
     left_out = f", {summary.skipped} images skipped" if summary.skipped else ""
-    _print(f"{summary.directory}: {counts}; {what}; {summary.encoding}, {size}{left_out}")
+    beside = f" and {_columns(summary.columns)}" if summary.columns else ""
+    _print(f"{summary.directory}: {counts}; {what}{beside}; {summary.encoding}, {size}{left_out}")
+
+
+def _columns(columns: dict[str, Any]) -> str:
+    counts = {"image": columns["images"], **{kind: columns[kind] for kind in ("numerical", "categorical")}}
+    return ", ".join(f"{len(names)} {kind} column(s)" for kind, names in counts.items() if names)
 
 
 def _plain(summary: DataSummary) -> dict[str, Any]:

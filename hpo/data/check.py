@@ -13,7 +13,7 @@ from hpo.data.listener import Progress, be_quiet
 from hpo.data.manifest import Manifest, ShardRecord, read_manifest
 from hpo.data.pool import Crew
 from hpo.data.resume import file_sha256
-from hpo.data.tables import ShardTables, read_tables
+from hpo.data.tables import ShardTables, read_cells, read_tables
 from hpo.errors import DataError
 
 
@@ -75,7 +75,11 @@ def _check_samples(path: Path, record: ShardRecord, manifest: Manifest, size: in
         if size != record.size:  # the manifest's offsets are for a file of the manifest's size
             return found
     try:
-        return found + _compare_crc32(read_tables(path, record, manifest, offsets))
+        if manifest.columns:
+            read_cells(path, record, manifest, offsets)
+        for column in range(len(manifest.columns["images"]) if manifest.columns else 1):
+            found += _compare_crc32(read_tables(path, record, manifest, offsets, column))
+        return found
     except DataError as error:
         return [*found, Damage(record.path, None, str(error))]
 

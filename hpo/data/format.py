@@ -8,6 +8,12 @@
     /sample_id  u8  (N,)          position in the source's listing, over all splits
     /crc32      u4  (N,)          zlib.crc32 of each stored image
 
+Format 2 is that, of rows of a table with further columns; shards of images alone stay of format 1:
+    /numbers    f8  (N, n)        numerical columns as they are, NaN where missing
+    /categories i4  (N, c)        codes by the vocabularies in the manifest, see hpo.data.columns
+    /bytes_1, /offsets_1 or /images_1, /shape_1, /crc32_1    the second image column, and so on
+There an image may be missing: it has no bytes (raw: zeros) and the shape (0, 0, 0).
+
 Contiguous, unfiltered, little-endian, allocated early, what is larger than 64 KiB aligned to 1 MiB (a Lustre stripe),
 and readable by every HDF5 since 1.10. The root attributes describe the file; `complete` is the last one written, and
 `payload_sha256` covers the images followed by the labels. HDF5 is opened here and nowhere else: two opens of one file
@@ -18,7 +24,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,8 +33,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from hpo.data.convert import Converted
-from hpo.data.manifest import FORMAT, FORMAT_VERSION, ShardRecord
+from hpo.data.convert import Converted, StoredImages, joined
+from hpo.data.manifest import FORMAT, FORMAT_VERSION, IMAGES_ONLY, ShardRecord
 from hpo.errors import DataError
 
 
@@ -38,7 +45,8 @@ class RepackedError(DataError):
 WRITER = "slurmtune"
 _ALIGN_ABOVE, _ALIGN_TO = 64 * 1024, 1024 * 1024
 _CHUNK_CACHE = 64 * 1024 * 1024  # foreign files: a chunk of many images is decompressed once, not once per image
-DTYPES = {"bytes": "u1", "offsets": "<u8", "images": "u1", "shape": "<u2", "sample_id": "<u8", "crc32": "<u4"}
+DTYPES = {"bytes": "u1", "offsets": "<u8", "images": "u1", "shape": "<u2", "sample_id": "<u8", "crc32": "<u4",
+          "numbers": "<f8", "categories": "<i4"}  # fmt: skip
 LABEL_DTYPES = {"classification": "<i8", "regression": "<f4"}
 
 
@@ -53,6 +61,7 @@ class ShardHeader:
     num_classes: int
     class_names: list[str]
     source: dict[str, Any]
+    has_table: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,35 +87,55 @@ def open_hdf5(path: Path, mode: str = "r") -> h5py.File:
         raise DataError(f"{path} cannot be opened as HDF5 ({_first_line(error)}).") from None
 
 
-def write_shard(path: Path, header: ShardHeader, parts: Sequence[Converted], labels: np.ndarray) -> WrittenShard:
+def dataset_name(kind: str, column: int) -> str:
+    """Where `kind` ('bytes', 'shape', ...) of image column `column` is kept."""
+    return f"{kind}_{column}" if column else kind
+
+
+def write_shard(
+    path: Path, header: ShardHeader, parts: Sequence[Converted], rows: dict[str, np.ndarray]
+) -> WrittenShard:
     """Writes one shard to `path`, in place; the caller syncs and renames it.
 
     Args:
-        parts: the images in order; labels: (N,) or (N, K), of the same order.
+        parts: the images in order; rows: of the same order, labels (N,) or (N, K), and for rows of a table numbers and
+            categories.
     """
-    sizes = np.concatenate([part.sizes for part in parts])
-    datasets = {
-        "shape": np.concatenate([part.shapes for part in parts]),
-        "labels": labels,
-        "sample_id": np.concatenate([part.ids for part in parts]),
-        "crc32": np.concatenate([part.crc32 for part in parts]),
-    }
-    payload_name = "images" if header.encoding == "raw" else "bytes"
-    payload_shape: tuple[int, ...] = (int(sizes.sum()),)
-    if header.encoding == "raw":
-        payload_shape = (len(sizes), *(int(n) for n in datasets["shape"][0])) if len(sizes) else (0, 1, 1, 3)
-    else:
-        datasets["offsets"] = np.concatenate([np.zeros(1, np.uint64), np.cumsum(sizes, dtype=np.uint64)])
+    datasets: dict[str, np.ndarray] = {}
+    payloads: dict[str, list[StoredImages]] = {}
+    for column in range(len(parts[0].columns)):
+        images = [part.columns[column] for part in parts]
+        datasets[dataset_name("shape", column)] = joined(images, "shapes")
+        if column == 0:
+            datasets |= {"labels": rows["labels"], "sample_id": np.concatenate([part.ids for part in parts])}
+        datasets[dataset_name("crc32", column)] = joined(images, "crc32")
+        if header.encoding != "raw":
+            ends = np.cumsum(joined(images, "sizes"), dtype=np.uint64)
+            datasets[dataset_name("offsets", column)] = np.concatenate([np.zeros(1, np.uint64), ends])
+        payloads[dataset_name("images" if header.encoding == "raw" else "bytes", column)] = images
+    datasets |= rows
+    checksum = _payload_sha256(payloads.values(), rows)
     with open_hdf5(path, "w") as file:
-        offsets = {payload_name: _write_payload(_create(file, payload_name, payload_shape, "u1"), parts)}
+        offsets = {
+            name: _write_payload(_create(file, name, _payload_shape(header, images), "u1"), images)
+            for name, images in payloads.items()
+        }
         for name, values in datasets.items():
-            dataset = _create(file, name, values.shape, DTYPES.get(name, values.dtype.newbyteorder("<").str))
+            known = DTYPES.get(name.partition("_")[0] if name != "sample_id" else name)
+            dataset = _create(file, name, values.shape, known or values.dtype.newbyteorder("<").str)
             if values.size:
                 dataset[...] = values
             offsets[name] = dataset.id.get_offset()
-        checksum = _payload_sha256(parts, labels)
-        _write_attributes(file, header, len(sizes), checksum)
+        _write_attributes(file, header, len(rows["labels"]), checksum)
     return WrittenShard(checksum, offsets)
+
+
+def _payload_shape(header: ShardHeader, images: Sequence[StoredImages]) -> tuple[int, ...]:
+    sizes = joined(images, "sizes")
+    if header.encoding != "raw":
+        return (int(sizes.sum()),)
+    side = math.isqrt(int(sizes[0]) // 3) if len(sizes) else 1
+    return (len(sizes), side, side, 3)
 
 
 def _create(file: h5py.File, name: str, shape: tuple[int, ...], dtype: str) -> h5py.Dataset:
@@ -121,7 +150,7 @@ def _create(file: h5py.File, name: str, shape: tuple[int, ...], dtype: str) -> h
     return h5py.Dataset(h5py.h5d.create(file.id, name.encode(), kind, space, properties))
 
 
-def _write_payload(dataset: h5py.Dataset, parts: Sequence[Converted]) -> int | None:
+def _write_payload(dataset: h5py.Dataset, parts: Sequence[StoredImages]) -> int | None:
     start = 0
     for part in parts:
         if not part.payload:
@@ -134,17 +163,19 @@ def _write_payload(dataset: h5py.Dataset, parts: Sequence[Converted]) -> int | N
     return dataset.id.get_offset()
 
 
-def _payload_sha256(parts: Sequence[Converted], labels: np.ndarray) -> str:
+def _payload_sha256(columns: Iterable[Sequence[StoredImages]], rows: dict[str, np.ndarray]) -> str:
     checksum = hashlib.sha256()
-    for part in parts:
-        checksum.update(part.payload)
-    checksum.update(np.ascontiguousarray(labels).tobytes())
+    for images in columns:
+        for part in images:
+            checksum.update(part.payload)
+    for values in rows.values():
+        checksum.update(np.ascontiguousarray(values).tobytes())
     return checksum.hexdigest()
 
 
 def _write_attributes(file: h5py.File, header: ShardHeader, num_samples: int, checksum: str) -> None:
     file.attrs["format"] = FORMAT
-    file.attrs["format_version"] = FORMAT_VERSION
+    file.attrs["format_version"] = FORMAT_VERSION if header.has_table else IMAGES_ONLY
     file.attrs["encoding"] = header.encoding
     file.attrs["split"] = header.split
     file.attrs["shard_index"] = header.shard_index

@@ -10,9 +10,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from hpo.data.columns import Cells
 from hpo.errors import DataError, UsageError
 
 Reference = str | int  # a path, or a position in a dataset
+NO_IMAGE = ""  # the reference of an image that a row of a table does not have
 
 
 class Loader(Protocol):
@@ -28,11 +30,30 @@ class Loader(Protocol):
 
 
 @dataclass(frozen=True)
+class Table:
+    """What the rows of a listing have beside their first image and their label.
+
+    `images`: the names of all image columns; `further`: references for those after the first. `kinds`: numerical or
+    categorical for each other column, `cells` what is in it.
+    """
+
+    images: Sequence[str]
+    further: Sequence[Sequence[Reference]]
+    kinds: dict[str, str]
+    cells: Cells
+
+    def row(self, number: int) -> tuple[Any, ...]:
+        """Everything in row `number`, to tell rows apart."""
+        return (*(column[number] for column in (*self.further, *self.cells.values())),)
+
+
+@dataclass(frozen=True)
 class Listing:
     """All images of a source, in the order in which they are stored.
 
     `labels`: int64 (N,) class numbers, or float32 (N, K) in regression. `splits`: one of SPLITS or None (not given) for
-    each image. `sizes`: int64 (N,), bytes of each encoded image, about those of HDF5.
+    each image. `sizes`: int64 (N,), bytes of each encoded image, about those of HDF5. `table`: further columns if there
+    are any; only then a reference may be NO_IMAGE, and `sizes` are those of all images of a row.
     """
 
     references: Sequence[Reference]
@@ -41,6 +62,7 @@ class Listing:
     class_names: list[str]
     splits: Sequence[str | None]
     sizes: np.ndarray
+    table: Table | None = None
 
     def __len__(self) -> int:
         return len(self.references)
@@ -56,6 +78,10 @@ class Listing:
             checksum.update(f"{reference}\0{split}\n".encode("utf-8", "surrogateescape"))
         checksum.update(self.labels.tobytes())
         checksum.update(self.sizes.tobytes())
+        if self.table:
+            checksum.update(repr((list(self.table.images), self.table.kinds)).encode("utf-8", "surrogateescape"))
+            for number in range(len(self)):
+                checksum.update(repr(self.table.row(number)).encode("utf-8", "surrogateescape"))
         return checksum.hexdigest()
 
 

@@ -15,7 +15,8 @@ from hpo.errors import DataError
 from hpo.layout import write_json
 
 FORMAT = "hpoh5"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+IMAGES_ONLY = 1  # the version of data without further columns, which older programs read too
 SPLITS = ("train", "validation", "test")
 MANIFEST = "manifest.json"
 SKIPPED = "skipped.csv"
@@ -49,7 +50,7 @@ class DataSummary:
     `num_classes` is the width of a model's last layer: classes, or label columns in regression (no class names then).
     `image_size` is (height, width) of raw images, None for encoded ones. `fingerprint` is the same wherever the
     data lies, whenever it was made and however it was cut into shards: it changes with images, labels, splits and their
-    order only.
+    order only. `columns`: of rows of a table, see hpo.data.columns.Columns.to_json; None for images alone.
     """
 
     directory: Path
@@ -65,6 +66,7 @@ class DataSummary:
     num_bytes: int
     skipped: int
     duplicates_across_splits: int
+    columns: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,8 @@ class Manifest:
     skipped: int
     duplicates_across_splits: int
     shards: tuple[ShardRecord, ...]
-    format_version: int = FORMAT_VERSION
+    format_version: int = IMAGES_ONLY
+    columns: dict[str, Any] | None = None
 
 
 def describe(directory: str | Path) -> DataSummary:
@@ -104,12 +107,16 @@ def describe(directory: str | Path) -> DataSummary:
         num_bytes=sum(shard.size for shard in manifest.shards),
         skipped=manifest.skipped,
         duplicates_across_splits=manifest.duplicates_across_splits,
+        columns=manifest.columns,
     )
 
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:
     """Writes manifest.json whole. It is the last file of a data directory: with it the data is complete."""
-    write_json(directory / MANIFEST, {"format": FORMAT, **asdict(manifest)})
+    values = asdict(manifest)
+    if manifest.columns is None:
+        del values["columns"]
+    write_json(directory / MANIFEST, {"format": FORMAT, **values})
 
 
 def read_manifest(directory: str | Path) -> Manifest:
@@ -161,6 +168,7 @@ def _parse(value: Any, path: Path) -> Manifest:
         duplicates_across_splits=_field(value, "duplicates_across_splits", int),
         shards=tuple(_shard(shard) for shard in _list_of(value, "shards", dict)),
         format_version=version,
+        columns=_columns(value) if "columns" in value else None,
     )
     _require_consistent(manifest)
     return manifest
@@ -194,6 +202,15 @@ def _shard(value: dict[str, Any]) -> ShardRecord:
         num_samples=_field(value, "num_samples", int),
         data_offset=offsets,
     )
+
+
+def _columns(value: dict[str, Any]) -> dict[str, Any]:
+    columns = _field(value, "columns", dict)
+    _list_of(columns, "images", str)
+    for kind in ("numerical", "categorical"):
+        for column in _list_of(columns, kind, dict):
+            _field(column, "name", str)
+    return columns
 
 
 def _image_size(value: dict[str, Any]) -> tuple[int, int] | None:

@@ -100,7 +100,8 @@ def expected_bytes(listing: Listing, recipe: Recipe) -> np.ndarray:
     """About how many bytes each image takes in a shard, int64 (N,)."""
     if recipe.size is not None:
         area = recipe.size**2 * (3 if recipe.encoding == "raw" else _BYTES_A_PIXEL * 4 / 3)
-        return np.full(len(listing), max(1, int(area)), np.int64)
+        images = len(listing.table.images) if listing.table else 1
+        return np.full(len(listing), max(1, int(area)) * images, np.int64)
     if recipe.max_side is not None:
         return np.minimum(listing.sizes, int(recipe.max_side**2 * _BYTES_A_PIXEL))
     return listing.sizes
@@ -109,11 +110,13 @@ def expected_bytes(listing: Listing, recipe: Recipe) -> np.ndarray:
 def chunks(shard: PlannedShard, source: Source, recipe: Recipe) -> Iterator[Chunk]:
     """The shard's samples in pieces for one task each."""
     sizes = source.listing.sizes
+    table = source.listing.table
+    columns = [source.listing.references, *(table.further if table else ())]
     first = taken = 0
     numbers = shard.ids.tolist()
     for position, number in enumerate(numbers, 1):
         taken += int(sizes[number])
         if position - first == _CHUNK_IMAGES or taken >= _CHUNK_BYTES or position == len(numbers):
-            references = [source.listing.references[i] for i in numbers[first:position]]
+            references = [[column[i] for i in numbers[first:position]] for column in columns]
             yield Chunk(source.loader, recipe.policy, shard.ids[first:position], references)
             first, taken = position, 0

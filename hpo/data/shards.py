@@ -9,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
+from hpo.data.columns import Columns
+from hpo.data.format import dataset_name
 from hpo.data.manifest import Manifest, ShardRecord, read_manifest
 from hpo.data.shardfile import ContiguousFile, RepackedFile, ShardFile
-from hpo.data.tables import ShardTables, find_offsets, read_tables
+from hpo.data.tables import ShardTables, find_offsets, read_cells, read_tables
 from hpo.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -26,12 +28,15 @@ class ShardSet:
         heights, widths: int64 (N,), pixels of each image as stored.
         image_shape: (height, width, 3) of raw images, None for encoded ones.
         num_classes: classes, or label columns in regression; class_names, task, encoding, fingerprint: see DataSummary.
+        columns: of rows of a table, else None; then numbers float64 (N, n), NaN where missing, codes int32 (N, c), see
+            hpo.data.columns, and present bool (N,): whether the row has an image in this image column.
 
     Threads may read at the same time. Files are opened at the first read in each process; what a fork inherits stays
     good. Pickled, it travels without its open files.
     """
 
-    def __init__(self, directory: Path, split: str) -> None:
+    def __init__(self, directory: Path, split: str, column: int = 0) -> None:
+        """`column`: which image column of a table to read; data of images alone have the one."""
         manifest = read_manifest(directory)
         if not manifest.splits.get(split):
             there = ", ".join(f"{name} ({count})" for name, count in manifest.splits.items() if count)
@@ -40,13 +45,19 @@ class ShardSet:
         self.task, self.encoding, self.fingerprint = manifest.task, manifest.encoding, manifest.fingerprint
         self.class_names, self.num_classes = manifest.class_names, manifest.num_classes
         self.image_shape = (*manifest.image_size, 3) if manifest.image_size else None
+        self.columns = Columns.from_json(manifest.columns) if manifest.columns else None
         self._files: list[ShardFile] = []
         records = [record for record in manifest.shards if record.split == split and record.num_samples]
-        self._adopt([self._open(directory / record.path, record, manifest) for record in records])
+        self._adopt([self._open(directory / record.path, record, manifest, column) for record in records])
+        if self.columns:
+            cells = [read_cells(path, record, manifest, find_offsets(path, record))
+                     for path, record in zip(self._paths, records, strict=True)]  # fmt: skip
+            self.numbers, self.codes = (np.concatenate(parts) for parts in zip(*cells, strict=True))
+            self.present = self.heights > 0
 
-    def _open(self, path: Path, record: ShardRecord, manifest: Manifest) -> ShardTables:
+    def _open(self, path: Path, record: ShardRecord, manifest: Manifest, column: int) -> ShardTables:
         offsets = find_offsets(path, record)
-        tables = read_tables(path, record, manifest, offsets)
+        tables = read_tables(path, record, manifest, offsets, column)
         if offsets is None:
             if not any(isinstance(file, RepackedFile) for file in self._files):
                 logger.warning(
@@ -54,7 +65,8 @@ class ShardSet:
                     "Copy the original or run prepare.py anew.",
                     path,
                 )
-            self._files.append(RepackedFile(path, "images" if manifest.encoding == "raw" else "bytes"))
+            name = dataset_name("images" if manifest.encoding == "raw" else "bytes", column)
+            self._files.append(RepackedFile(path, name))
         else:
             self._files.append(ContiguousFile(path, tables.state))
         return tables

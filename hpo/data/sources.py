@@ -8,10 +8,18 @@ from pathlib import Path
 
 from hpo.data.folder_source import from_folder, from_zip
 from hpo.data.listing import Source
-from hpo.data.table_source import from_table
+from hpo.data.table_source import TableOptions, from_table
 from hpo.errors import DataError, UsageError
 
 _TABLES = (".csv", ".tsv")
+_OF_TABLES = {  # our options that are for CSV files -> TableOptions' names
+    "image_columns": "images",
+    "label_columns": "labels",
+    "split_column": "split",
+    "columns": "columns",
+    "column_types": "types",
+}
+_SINGULAR = {"image_columns": "image_column", "label_columns": "label_column", "column_types": "column_type"}
 _HDF5 = (".h5", ".hdf5", ".hdf", ".he5")
 
 
@@ -19,9 +27,11 @@ _HDF5 = (".h5", ".hdf5", ".hdf", ".he5")
 class SourceOptions:
     """How to read a source. `task` None: told from the labels."""
 
-    image_column: str = "image"
+    image_columns: tuple[str, ...] = ("image",)
     label_columns: tuple[str, ...] = ("label",)
     split_column: str | None = None
+    columns: tuple[str, ...] = ()
+    column_types: tuple[tuple[str, str], ...] = ()
     images_key: str = "images"
     labels_key: str = "labels"
     task: str | None = None
@@ -39,8 +49,9 @@ def find_source(path: Path, options: SourceOptions | None = None) -> Source:
     if not path.exists():
         raise UsageError(f"{path} does not exist; name a folder, zip, CSV or HDF5 file of images.")
     if ending in _TABLES:
-        _require_fitting(path, options, {"image_column", "label_columns", "split_column", "task"})
-        return from_table(path, options.image_column, list(options.label_columns), options.split_column, options.task)
+        _require_fitting(path, options, {*_OF_TABLES, "task"})
+        chosen = {name: getattr(options, field) for field, name in _OF_TABLES.items()}
+        return from_table(path, TableOptions(task=options.task, **chosen))
     if ending in _HDF5:
         _require_fitting(path, options, {"images_key", "labels_key", "task"})
         from hpo.data.hdf5_source import from_hdf5
@@ -60,5 +71,5 @@ def _require_fitting(path: Path, options: SourceOptions, used: set[str]) -> None
     """An option that this kind of source does not read is a mistake, not to be passed over."""
     for field in fields(options):
         if field.name not in used and getattr(options, field.name) != field.default:
-            name = field.name.replace("label_columns", "label_column").replace("_", "-")
+            name = _SINGULAR.get(field.name, field.name).replace("_", "-")
             raise UsageError(f"--{name} does not apply to {path}; leave it out or name another source.")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hpo.data.listing import Listing
+from hpo.data.listing import NO_IMAGE, Listing
 from hpo.data.manifest import SPLITS
 from hpo.errors import UsageError
 
@@ -52,7 +52,7 @@ def assign_splits(listing: Listing, shares: Shares, seed: int) -> tuple[np.ndarr
 
 def _draw(listing: Listing, members: np.ndarray, shares: Shares, seed: int) -> np.ndarray:
     codes = np.full(len(members), TRAIN, np.int8)
-    ranks = np.array([_rank(listing.references[i], seed) for i in members.tolist()], np.uint64)
+    ranks = np.array([_rank(_identity(listing, i), seed) for i in members.tolist()], np.uint64)
     strata = listing.labels[members] if listing.task == "classification" else np.zeros(len(members), np.int64)
     for stratum in np.unique(strata):
         inside = np.flatnonzero(strata == stratum)
@@ -69,6 +69,12 @@ def _count(total: int, share: float) -> int:
     if share == 0 or total < 3:
         return 0
     return min(max(1, math.floor(total * share + 0.5)), total - 2)
+
+
+def _identity(listing: Listing, number: int) -> object:
+    """By what a row is drawn: its image, or its place in the listing where it has none."""
+    reference = listing.references[number]
+    return f"row {number}" if listing.table and reference == NO_IMAGE else reference
 
 
 def _rank(reference: object, seed: int) -> int:

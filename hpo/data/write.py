@@ -18,11 +18,21 @@ from typing import Any
 
 import numpy as np
 
+from hpo.data.columns import Columns, fit_columns
 from hpo.data.convert import DIGEST_SIZE, Converted, convert
 from hpo.data.format import LABEL_DTYPES, ShardHeader, write_shard
 from hpo.data.listener import Progress, Tell, be_quiet
 from hpo.data.listing import Source
-from hpo.data.manifest import SKIPPED, SPLITS, DataSummary, Manifest, ShardRecord, describe
+from hpo.data.manifest import (
+    FORMAT_VERSION,
+    IMAGES_ONLY,
+    SKIPPED,
+    SPLITS,
+    DataSummary,
+    Manifest,
+    ShardRecord,
+    describe,
+)
 from hpo.data.plan import MIB, PlannedShard, Recipe, chunks, plan_shards
 from hpo.data.pool import Crew
 from hpo.data.resume import FinishedShard, Workplace, claim, file_sha256
@@ -38,9 +48,24 @@ class _Job:
     strict: bool
     place: Workplace
     progress: Progress
+    table: _Table | None
 
     def labels(self, ids: np.ndarray) -> np.ndarray:
         return self.source.listing.labels[ids].astype(LABEL_DTYPES[self.source.listing.task])
+
+    def rows(self, ids: np.ndarray) -> dict[str, np.ndarray]:
+        """All that a shard holds of these samples beside their images."""
+        rows = {"labels": self.labels(ids)}
+        return rows | ({"numbers": self.table.numbers[ids], "categories": self.table.codes[ids]} if self.table else {})
+
+
+@dataclass(frozen=True)
+class _Table:
+    """The further columns of a listing, its cells as arrays."""
+
+    columns: Columns
+    numbers: np.ndarray
+    codes: np.ndarray
 
 
 def prepare(
@@ -70,10 +95,20 @@ def prepare(
             if place is None:
                 tell(f"{out} is complete already.")
             else:
-                _fill(_Job(source, recipe, identity, strict, place, progress), codes, workers, tell)
+                table = _read_table(source, codes)
+                _fill(_Job(source, recipe, identity, strict, place, progress, table), codes, workers, tell)
     except OSError as error:
         raise DataError(f"{out} cannot be written ({error}); mend that and run the same command again.") from error
     return describe(out)
+
+
+def _read_table(source: Source, codes: np.ndarray) -> _Table | None:
+    listing, table = source.listing, source.listing.table
+    if table is None:
+        return None
+    columns = fit_columns(table.images, table.kinds, table.cells, codes == TRAIN, source.path)
+    cells = (table.cells, len(listing), source.path)
+    return _Table(columns, columns.numbers(*cells), columns.codes(*cells))
 
 
 def _identity(source: Source, recipe: Recipe) -> dict[str, Any]:
@@ -153,12 +188,12 @@ def _write_one(job: _Job, shard: PlannedShard, parts: list[Converted]) -> Finish
     listing = job.source.listing
     header = ShardHeader(
         job.recipe.encoding, shard.split, shard.index, shard.count, listing.num_classes, listing.class_names,
-        job.recipe.transformation(),
+        job.recipe.transformation(), job.table is not None,
     )  # fmt: skip
     path = job.place.temporary(shard)
     ids = np.concatenate([part.ids for part in parts])
     try:
-        written = write_shard(path, header, parts, job.labels(ids))
+        written = write_shard(path, header, parts, job.rows(ids))
         _sync(path)
         status = path.stat()
         record = ShardRecord(
@@ -202,24 +237,28 @@ def _manifest(job: _Job, planned: list[PlannedShard], finished: list[FinishedSha
         skipped=sum(len(shard.skipped) for shard in finished),
         duplicates_across_splits=_duplicates(finished),
         shards=tuple(shard.record for shard in finished),
+        format_version=FORMAT_VERSION if job.table else IMAGES_ONLY,
+        columns=job.table.columns.to_json() if job.table else None,
     )
 
 
 def _fingerprint(job: _Job, planned: list[PlannedShard], finished: list[FinishedShard]) -> str:
-    """sha256 of what the data are, then for each image in order its split, digest and label."""
+    """sha256 of what the data are, then for each sample in order its split, digest, label and further cells."""
     listing = job.source.listing
-    what = {"task": listing.task, "class_names": listing.class_names, "encoding": job.recipe.encoding}
+    what: dict[str, Any] = {"task": listing.task, "class_names": listing.class_names, "encoding": job.recipe.encoding}
+    if job.table:
+        what["columns"] = job.table.columns.to_json()
     checksum = hashlib.sha256(json.dumps(what, sort_keys=True).encode())
     for shard, done in zip(planned, finished, strict=True):
         left_out = np.array([number for number, _ in done.skipped], np.uint64)
-        labels = job.labels(shard.ids[~np.isin(shard.ids, left_out)])
-        for digest, label in zip(_each_digest(done.digests), labels, strict=True):
-            checksum.update(shard.split.encode() + digest + label.tobytes())
+        rows = job.rows(shard.ids[~np.isin(shard.ids, left_out)])
+        for digest, *cells in zip(_each_digest(done.digests), *rows.values(), strict=True):
+            checksum.update(shard.split.encode() + digest + b"".join(cell.tobytes() for cell in cells))
     return checksum.hexdigest()
 
 
 def _duplicates(finished: list[FinishedShard]) -> int:
-    """Contents that occur in more than one split."""
+    """Images that occur in more than one split; of rows of a table, all images of one together."""
     seen: dict[str, set[bytes]] = {split: set() for split in SPLITS}
     for shard in finished:
         seen[shard.record.split].update(_each_digest(shard.digests))

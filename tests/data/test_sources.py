@@ -123,7 +123,9 @@ def test_no_such_path(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "flag"),
     [
-        (SourceOptions(image_column="file"), "--image-column"),
+        (SourceOptions(image_columns=("file",)), "--image-column"),
+        (SourceOptions(columns=("price",)), "--columns"),
+        (SourceOptions(column_types=(("price", "null"),)), "--column-type"),
         (SourceOptions(label_columns=("a",)), "--label-column"),
         (SourceOptions(labels_key="y"), "--labels-key"),
         (SourceOptions(task="regression"), "regression"),

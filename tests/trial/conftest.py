@@ -89,7 +89,7 @@ def brightness_data(photographs: Path, tmp_path_factory: pytest.TempPathFactory)
         rows.append(f"{name},{name.parts[0]},{pixels.mean():.3f},{pixels[..., 0].mean():.3f}")
     table = photographs / "brightness.csv"
     table.write_text("\n".join(rows) + "\n", encoding="utf-8")
-    columns = SourceOptions("image", ("brightness", "redness"), "split", task="regression")
+    columns = SourceOptions(("image",), ("brightness", "redness"), "split", task="regression")
     directory = tmp_path_factory.mktemp("shards") / "brightness"
     prepare(find_source(table, columns), directory, Recipe(encoding="raw", size=32))
     return directory

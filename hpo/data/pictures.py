@@ -1,0 +1,55 @@
+"""The images of all image columns of a split as one row of images: number `sample * columns + column`."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hpo.data.shards import ShardSet
+
+
+class Pictures:
+    """Reads like a ShardSet, over the image columns of its rows.
+
+    Attributes:
+        present: bool (N, columns), whether a row has the image; only such a one may be read.
+        sample_ids: uint64 (N * columns,), by which each image is augmented on its own.
+        image_shape: see ShardSet.
+    """
+
+    def __init__(self, shards: ShardSet) -> None:
+        assert shards.columns is not None
+        count = len(shards.columns.images)
+        others = (ShardSet(shards.directory, shards.split, column) for column in range(1, count))
+        self._columns = [shards, *others]
+        self.present = np.stack([column.present for column in self._columns], axis=1)
+        ids = shards.sample_ids.astype(np.uint64)[:, None] * np.uint64(count) + np.arange(count, dtype=np.uint64)
+        self.sample_ids = ids.ravel()
+        self.image_shape = shards.image_shape
+
+    def __len__(self) -> int:
+        return self.present.size
+
+    def numbers(self, rows: np.ndarray) -> np.ndarray:
+        """Those of the images that `rows`, integers (B,), have, row after row."""
+        every = rows[:, None] * len(self._columns) + np.arange(len(self._columns))
+        return every[self.present[rows]]
+
+    def read_bytes(self, i: int) -> bytes:
+        row, column = divmod(i, len(self._columns))
+        return self._columns[column].read_bytes(row)
+
+    def gather(self, indices: np.ndarray, out: np.ndarray) -> None:
+        """Copies raw images into a batch, uint8 (B, height, width, 3)."""
+        rows, columns = np.divmod(indices, len(self._columns))
+        for number, column in enumerate(self._columns):
+            places = np.flatnonzero(columns == number)
+            if len(places) == len(indices):
+                column.gather(rows, out)
+            elif len(places):
+                part = np.empty((len(places), *out.shape[1:]), np.uint8)
+                column.gather(rows[places], part)
+                out[places] = part
+
+    def close(self) -> None:
+        for column in self._columns:
+            column.close()
