@@ -247,6 +247,8 @@ def _find_data(data: Any, base: Path, runs: Path) -> tuple[Path, DataSummary | P
     if data == BUNDLED and not directory.exists():
         return directory, PlannedData()
     summary = describe(directory)
+    if summary.columns:
+        raise UsageError(f"data {directory} has a table beside its images, which no trial models yet; prepare it anew.")
     for split in ("train", "validation"):
         if not summary.splits.get(split):
             raise UsageError(

@@ -13,7 +13,7 @@ class Pictures:
     Attributes:
         present: bool (N, columns), whether a row has the image; only such a one may be read.
         sample_ids: uint64 (N * columns,), by which each image is augmented on its own.
-        image_shape: see ShardSet.
+        heights, widths, image_shape: see ShardSet.
     """
 
     def __init__(self, shards: ShardSet) -> None:
@@ -25,6 +25,10 @@ class Pictures:
         ids = shards.sample_ids.astype(np.uint64)[:, None] * np.uint64(count) + np.arange(count, dtype=np.uint64)
         self.sample_ids = ids.ravel()
         self.image_shape = shards.image_shape
+        self.heights, self.widths = (
+            np.stack([getattr(column, name) for column in self._columns], axis=1).ravel()
+            for name in ("heights", "widths")
+        )
 
     def __len__(self) -> int:
         return self.present.size
@@ -37,6 +41,11 @@ class Pictures:
     def read_bytes(self, i: int) -> bytes:
         row, column = divmod(i, len(self._columns))
         return self._columns[column].read_bytes(row)
+
+    def name(self, i: int) -> str:
+        """'shard PATH sample N', and of several image columns which."""
+        row, column = divmod(i, len(self._columns))
+        return f"{self._columns[column].name(row)}" + (f" image {column + 1}" if len(self._columns) > 1 else "")
 
     def gather(self, indices: np.ndarray, out: np.ndarray) -> None:
         """Copies raw images into a batch, uint8 (B, height, width, 3)."""

@@ -146,6 +146,8 @@ class Training:
         accelerator = open_accelerator(config.env)
         opened.callback(close_accelerator)
         train, validation = open_split(data, "train"), open_split(data, "validation")
+        if train.columns:
+            raise TrialError(f"{data} has a table beside its images, which no trial models yet; prepare it anew.")
         self._fingerprint = train.fingerprint
         self._task = create_task(train, config.optim.label_smoothing)
         _require_metric(config.metric, self._task)
