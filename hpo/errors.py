@@ -8,7 +8,8 @@
         WeightsError          5   pretrained weights are asked for and not at hand
         AcceleratorError      5   a trial was given a GPU and finds none
       SweepError              6   the sweep ended without one usable trial
-      JournalError            7   the journal is damaged, newer than this program, or held by another driver
+      JournalError            7   the journal is damaged, newer than this program, or
+        JournalHeldError      7   held by another driver
     (interrupted)           130   stopped by Ctrl-C; `submit.py --resume DIR` goes on
 
 A message is one line: what is wrong, the offending value, and what to do about it. A traceback is for bugs of ours.
@@ -56,6 +57,10 @@ class SweepError(SlurmtuneError):
 
 class JournalError(SlurmtuneError):
     exit_code = 7
+
+
+class JournalHeldError(JournalError):
+    pass
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -8,6 +8,8 @@ Nobody else joins file names. All paths lie below one directory, so that a moved
          journal.jsonl       what happened: the truth, see hpo.records
          secrets/ray_token   0600
          submitit/           submitit's files and the job's logs
+         stop.json           there while submit.py --stop wants the sweep to rest
+         jobs/               one file for each SLURM job that was submitted for the sweep
          attempts/ID/        rendezvous and logs of one job
          trials/ID/          params.json result.json progress.csv events.out.tfevents.* log.txt checkpoint/
          best/               weights and configuration of the winner
@@ -58,6 +60,14 @@ class SweepDirectory:
         return self.root / "submitit"
 
     @property
+    def stop_request(self) -> Path:
+        return self.root / "stop.json"
+
+    @property
+    def jobs(self) -> Path:
+        return self.root / "jobs"
+
+    @property
     def report(self) -> Path:
         return self.root / "report.html"
 
@@ -69,8 +79,12 @@ class SweepDirectory:
     def best(self) -> Path:
         return self.root / "best"
 
+    @property
+    def attempts(self) -> Path:
+        return self.root / "attempts"
+
     def attempt(self, attempt_id: str) -> Path:
-        return self.root / "attempts" / attempt_id
+        return self.attempts / attempt_id
 
     def trial(self, trial_id: str) -> Path:
         return self.root / "trials" / trial_id

@@ -3,8 +3,13 @@
 `journal.jsonl` is append-only, fsynced line by line, and has one writer, the driver. Everything else in the
 directory can be rebuilt from it. Each event has `v` (format version), `n` (its place), `t` (Unix seconds) and `type`:
 
-    sweep            name metric mode seed max_epochs         once, the first line
-    attempt_started  attempt job host nodes                   an attempt took the sweep up
+    sweep            name metric mode seed max_epochs num_trials    once, the first line
+    attempt_started  attempt job host nodes mode              an attempt took the sweep up
+    attempt_refused  attempt reason                           a job came back that was to make no further attempt
+    extended         num_trials before                        a person asked for another number of trials
+    worker_joined    attempt worker host job cpus gpus since  since: Unix seconds from which on it is paid for
+    worker_left      attempt worker host reason
+    used             attempt gpu_hours                        so far, of all attempts; where there is a budget
     suggested        trial number origin params note          origin: default, user, random or model
     started          trial attempt node epoch                 epoch: completed ones it goes on from
     reported         trial attempt epoch metrics              a metric that is not finite is null; with end, the trial
@@ -34,7 +39,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hpo.errors import JournalError
+from hpo.errors import JournalError, JournalHeldError
 
 FORMAT = 1
 FINAL_STATES = ("completed", "stopped", "diverged", "failed")
@@ -112,7 +117,8 @@ class Journal:
             starts = [event for event in read_events(self._path) if event["type"] == "attempt_started"]
             holder = f"attempt {starts[-1]['attempt']} on {starts[-1]['host']}" if starts else "another process"
             self._stream.close()
-            raise JournalError(f"{self._path} is being written by {holder}; wait for it or cancel it first.") from None
+            problem = f"{self._path} is being written by {holder}"
+            raise JournalHeldError(f"{problem}; wait for it or cancel it first.") from None
         except OSError as error:  # Lustre mounted without `flock` says ENOSYS: nobody holds anything
             self._stream.close()
             raise JournalError(
@@ -196,6 +202,7 @@ class SweepState:
         self.header: Event = {}
         self.trials: dict[str, Trial] = {}
         self.attempts: list[Event] = []
+        self.num_trials: int | None = None  # asked for; an old journal does not say
         self.ending: Event | None = None
         self.ended: Event | None = None
         self.events = 0
@@ -232,7 +239,10 @@ class SweepState:
             handler(event)
 
     def _on_sweep(self, event: Event) -> None:
-        self.header = event
+        self.header, self.num_trials = event, event.get("num_trials")
+
+    def _on_extended(self, event: Event) -> None:
+        self.num_trials = event["num_trials"]
 
     def _on_attempt_started(self, event: Event) -> None:
         self.attempts.append({**event, "ended": None})

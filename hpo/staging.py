@@ -27,8 +27,12 @@ def name_run(runs: Path, name: str) -> Path:
     return runs / f"{name}-{time.strftime('%Y%m%d')}-{secrets.token_hex(2)}"
 
 
-def stage_sweep(config: SweepConfig, run: Path, cluster: str, request: dict[str, Any]) -> SweepDirectory:
+def stage_sweep(
+    config: SweepConfig, run: Path, cluster: str, request: dict[str, Any], terms: dict[str, Any] | None = None
+) -> SweepDirectory:
     """Makes `run` with all that an attempt needs. Built beside its place and renamed, so half a directory never shows.
+
+    `request`: what its jobs ask SLURM for (hpo.cluster.request); `terms`: mode and limits (hpo.cluster.terms).
 
     Raises:
         UsageError: `run` exists, or its parent cannot be written.
@@ -44,7 +48,7 @@ def stage_sweep(config: SweepConfig, run: Path, cluster: str, request: dict[str,
             f"{run.parent} cannot be written ({error.strerror}); choose another place with --runs-dir."
         ) from None
     try:
-        _fill(SweepDirectory(building), config, cluster, request)
+        _fill(SweepDirectory(building), config, {"cluster": cluster, "request": request, "terms": terms or {}})
         building.rename(run)
     except BaseException:
         shutil.rmtree(building, ignore_errors=True)
@@ -53,11 +57,11 @@ def stage_sweep(config: SweepConfig, run: Path, cluster: str, request: dict[str,
     return SweepDirectory(run)
 
 
-def _fill(directory: SweepDirectory, config: SweepConfig, cluster: str, request: dict[str, Any]) -> None:
-    for folder in ("secrets", "submitit", "attempts", "trials"):
+def _fill(directory: SweepDirectory, config: SweepConfig, job: dict[str, Any]) -> None:
+    for folder in ("secrets", "submitit", "jobs", "attempts", "trials"):
         (directory.root / folder).mkdir(mode=0o700)
     write_text(directory.sweep_file, config.source)
-    write_json(directory.resolved, {**config.to_json(), "cluster": cluster, "request": request})
+    write_json(directory.resolved, {**config.to_json(), **job})
     write_json(directory.provenance, provenance())
     write_text(directory.token, secrets.token_hex(32), mode=0o600)
     directory.journal.touch(mode=0o600)

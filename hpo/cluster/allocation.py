@@ -7,7 +7,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 _COMMAND_DEADLINE_S = 20
 
@@ -28,6 +28,15 @@ class Allocation:
     @property
     def hostname(self) -> str:
         return socket.gethostname()
+
+    @property
+    def worker(self) -> str:
+        """The name of this process's Ray node, in the journal and in Ray."""
+        return f"{self.attempt}.{self.rank}"
+
+    def again(self, count: int) -> Allocation:
+        """The same place in the `count`-th further attempt that this job makes, after Ray or the driver crashed."""
+        return replace(self, attempt=f"{self.attempt}-{count}") if count else self
 
 
 def find_allocation(environ: Mapping[str, str] = os.environ) -> Allocation:

@@ -8,15 +8,17 @@ code and configuration are read from disk, so a requeued job does not run on an 
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 from dataclasses import dataclass
 
-from hpo.cluster.allocation import find_allocation
-from hpo.cluster.rendezvous import Rendezvous
-from hpo.cluster.supervisor import HeadSupervisor, WorkerSupervisor
+from hpo.cluster.allocation import Allocation, find_allocation
+from hpo.cluster.head import HeadSupervisor
+from hpo.cluster.supervisor import say
+from hpo.cluster.worker import WorkerSupervisor
 from hpo.errors import SlurmtuneError
-from hpo.layout import absolute, open_sweep
+from hpo.layout import SweepDirectory, absolute, open_sweep
 
 DEVICES = "SLURMTUNE_DEVICES"  # a person's CUDA_VISIBLE_DEVICES, past submitit's local executor
 
@@ -32,18 +34,34 @@ class Attempt:
             os.environ["CUDA_VISIBLE_DEVICES"] = os.environ[DEVICES]
         allocation = find_allocation()
         directory = open_sweep(self.directory)
-        try:
-            if allocation.rank == 0:
-                code = HeadSupervisor(directory, allocation).run()
-            else:
-                code = WorkerSupervisor(directory, allocation).run()
-        except SlurmtuneError as error:
-            sys.stderr.write(f"slurmtune: error: {error}\n")
-            code = error.exit_code
-        if allocation.rank == 0:
-            Rendezvous(directory.attempt(allocation.attempt)).announce("exit", code=code)
+        code = _lead(directory, allocation) if allocation.rank == 0 else _follow(directory, allocation)
         if code:
             raise SystemExit(code)
+
+
+def _lead(directory: SweepDirectory, allocation: Allocation) -> int:
+    """Rank 0: one attempt, and others in the same job as long as they crash and yet get somewhere."""
+    for count in itertools.count():
+        supervisor = HeadSupervisor(directory, allocation.again(count))
+        try:
+            code = supervisor.run()
+        except SlurmtuneError as error:
+            say(f"error: {error}")
+            code = error.exit_code
+        again = supervisor.again and not supervisor.asked
+        supervisor.rendezvous.announce("exit", code=code, again=again)
+        if not again:
+            return code
+        say(f"another attempt, {allocation.again(count + 1).attempt}")
+    raise AssertionError("unreachable")
+
+
+def _follow(directory: SweepDirectory, allocation: Allocation) -> int:
+    try:
+        return WorkerSupervisor(directory, allocation).run()
+    except SlurmtuneError as error:
+        say(f"error: {error}")
+        return error.exit_code
 
 
 if __name__ == "__main__":

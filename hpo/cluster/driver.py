@@ -1,7 +1,8 @@
 """The driver of an attempt: joins the Ray cluster, runs the search, writes what people read afterwards.
 
-    python -m hpo.cluster.driver DIR ATTEMPT    (started by hpo.cluster.supervisor on the head's host)
+    python -m hpo.cluster.driver DIR ATTEMPT [fenced]    (started by hpo.cluster.head on the same host)
 
+fenced: an earlier attempt on a host that SLURM has given up was told to end, and may hold the journal for a while.
 Exit codes: 0 the sweep is done; 75 stopped on request, to be resumed; else see hpo.errors.
 """
 
@@ -19,10 +20,13 @@ from collections.abc import Callable
 from typing import Any
 
 from hpo.cluster.housekeeping import CheckpointBudget
+from hpo.cluster.nodes import NodeWatch
 from hpo.cluster.rendezvous import Rendezvous
+from hpo.cluster.terms import Terms, fruitless, read_terms, spent
+from hpo.cluster.watch import Watch
 from hpo.cluster.winner import save_winner
 from hpo.config import SweepConfig
-from hpo.errors import ClusterError, SlurmtuneError, SweepError
+from hpo.errors import ClusterError, JournalHeldError, SlurmtuneError, SweepError
 from hpo.layout import SweepDirectory, open_sweep, read_json
 from hpo.records import Event, Journal, read_events
 from hpo.results.insight import Insight
@@ -30,37 +34,48 @@ from hpo.results.read import Results, current_best_line
 from hpo.results.report import write_report
 from hpo.search.sweep import Sweep
 from hpo.search.trialfiles import TrialFiles
+from hpo.usage import Usage, origin
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 STOPPED = 75  # EX_TEMPFAIL: not done, try again
 _JOIN_DEADLINE_S = 120
+_FENCED_S = 100.0  # NFS frees the locks of a host that it hears no more of after 90 s
 
 
 def main(argv: list[str] | None = None) -> int:
-    root, attempt = (argv or sys.argv[1:])[:2]
+    root, attempt, *more = argv or sys.argv[1:]
     signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)  # before any thread starts; see _leave_on_request
     directory = open_sweep(root)
     try:
-        return drive(directory, attempt)
+        return drive(directory, attempt, _FENCED_S if "fenced" in more else 0.0)
     except SlurmtuneError as error:
         say(f"error: {error}")
         return error.exit_code
 
 
-def drive(directory: SweepDirectory, attempt: str) -> int:
-    """One attempt from joining the cluster to the report; returns the exit code."""
+def drive(directory: SweepDirectory, attempt: str, patience_s: float = 0.0) -> int:
+    """One attempt from joining the cluster to the report; returns the exit code. `patience_s`: for the journal."""
     rendezvous = Rendezvous(directory.attempt(attempt))
-    config = SweepConfig.from_json(read_json(directory.resolved))
-    sweep = Sweep(config, Journal(directory.journal), attempt)
+    resolved = read_json(directory.resolved)
+    config = SweepConfig.from_json(resolved)
+    journal = _open_journal(directory, patience_s)
+    sweep = Sweep(config, journal, attempt)
     keys = {dimension.key: dimension.default for dimension in config.space.dimensions}
     files = TrialFiles(directory, dict(config.space.constants), keys)
     sweep.listener = _Narrator(sweep, directory, files)
     close = functools.partial(_close, sweep, directory, files)
-    threading.Thread(target=_leave_on_request, args=(close,), daemon=True).start()
+    leave = functools.partial(_leave, sweep, close)
+    threading.Thread(target=_leave_on_request, args=(rendezvous, close), daemon=True).start()
     head = _await_head(rendezvous)
-    sweep.start_attempt(job=head["job"], host=socket.gethostname(), nodes=head["nodes"])
+    terms = read_terms(resolved)
+    if why := _refusal(journal, terms, head["job"], attempt):
+        sweep.note("attempt_refused", reason=why)
+        say(f"no further attempt: {why}")
+        return STOPPED
+    sweep.start_attempt(job=head["job"], host=socket.gethostname(), nodes=head["nodes"], mode=head["mode"])
+    watch = Watch(NodeWatch(rendezvous, sweep.note), terms, journal.events, sweep.note, leave, say)
     try:
-        reason = _search(sweep, directory, rendezvous, head)
+        reason = _search(sweep, directory, rendezvous, head, watch)
     except Exception as error:
         close(str(error) if isinstance(error, SlurmtuneError) else f"{type(error).__name__}: {error}"[:500])
         raise
@@ -68,9 +83,27 @@ def drive(directory: SweepDirectory, attempt: str) -> int:
     return 0 if sweep.done else STOPPED
 
 
-def _close(sweep: Sweep, directory: SweepDirectory, files: TrialFiles, reason: str) -> None:
-    """Ends the attempt in the journal, then writes what follows from it, as far as that can be written."""
-    sweep.end_attempt(reason)
+def _open_journal(directory: SweepDirectory, patience_s: float) -> Journal:
+    end = time.monotonic() + patience_s
+    while True:
+        try:
+            return Journal(directory.journal)
+        except JournalHeldError:
+            if time.monotonic() > end:
+                raise
+        time.sleep(0.5)
+
+
+def _refusal(journal: Journal, terms: Terms, job: str, attempt: str) -> str:
+    """Why this attempt should not be: SLURM queues a preempted job again without asking us."""
+    usage = Usage(journal.events)
+    return spent(usage, terms) or fruitless(usage, origin(job, attempt))
+
+
+def _close(sweep: Sweep, directory: SweepDirectory, files: TrialFiles, reason: str, over: bool = False) -> None:
+    """Ends the attempt in the journal, with `over` the sweep, then writes what follows from it, as far as that can be
+    written."""
+    sweep.end_attempt(reason, over)
     say(reason)
     files.close()
     for write in (
@@ -101,7 +134,7 @@ def _write_study(directory: SweepDirectory, config: SweepConfig) -> None:
     write_study(directory.optuna_journal, config.name, config.space, read_events(directory.journal))
 
 
-def _leave_on_request(close: Callable[[str], None]) -> None:
+def _leave_on_request(rendezvous: Rendezvous, close: Callable[[str], None]) -> None:
     """Waits for SIGTERM or SIGINT and leaves at once: all that counts is in the journal and in the checkpoints.
 
     A thread, and not a signal handler: Python runs handlers in the main thread, which may be waiting inside Ray for a
@@ -109,21 +142,32 @@ def _leave_on_request(close: Callable[[str], None]) -> None:
     """
     signum = signal.sigwait(_STOP_SIGNALS)
     try:
-        close(f"stopped on request ({signal.Signals(signum).name})")
+        asked = rendezvous.read("asked") or {"reason": signal.Signals(signum).name, "next": ""}
+        close(f"stopped on request ({asked['reason']})" + (f"; {asked['next']}" if asked["next"] else ""))
     finally:
         os._exit(STOPPED)
 
 
-def _search(sweep: Sweep, directory: SweepDirectory, rendezvous: Rendezvous, head: dict[str, Any]) -> str:
+def _leave(sweep: Sweep, close: Callable[..., None], reason: str) -> None:
+    """Ends the sweep here and now, from another thread than the search's, as done as it is."""
+    try:
+        close(reason, over=True)
+    finally:
+        os._exit(0 if sweep.state.incumbent() else SweepError.exit_code)
+
+
+def _search(sweep: Sweep, directory: SweepDirectory, rendezvous: Rendezvous, head: dict[str, Any], watch: Watch) -> str:
     """Runs the trials; returns in words why it ended."""
     from hpo.cluster.trainable import make_trainable
     from hpo.search.engine import TrialResources, hopeless, run_search
 
     _join_cluster(head, rendezvous)
+    watch.start()
     cpus, gpus = _share(sweep.config, head)
     folder = rendezvous.folder / "ray"
     if not sweep.done:
         run_search(sweep, make_trainable(directory), TrialResources(cpus, gpus), folder)
+    watch.stop()
     if cause := hopeless(sweep):
         raise SweepError(f"the first trials all failed, so the sweep was stopped: {cause}")
     if sweep.done and not sweep.state.incumbent():

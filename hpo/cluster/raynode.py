@@ -12,7 +12,7 @@ import shutil
 import socket
 import stat
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,6 +62,7 @@ class RayNode:
         return [
             *(sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats"),
             *role,
+            f"--node-name={self.allocation.worker}",
             f"--node-ip-address={self.address}",
             *(f"--{name}={port}" for name, port in ports.items()),
             f"--min-worker-port={self.slot + _FIXED_PORTS}",
@@ -87,11 +88,12 @@ def remove_temp(node: RayNode) -> None:
     shutil.rmtree(node.temp, ignore_errors=True)
 
 
-def remove_abandoned(node: RayNode, attempts: Iterable[str]) -> None:
-    """Removes the temp directories that earlier attempts on the same sweep left on this host when they were killed."""
-    for attempt in attempts:
-        temp = node.temp.parent / attempt
-        if temp != node.temp and temp.is_dir() and not find_processes(str(temp)):
+def remove_abandoned(node: RayNode, jobs: set[str], attempts: set[str]) -> None:
+    """Removes the temp directories that earlier attempts and jobs of the same sweep left on this host when they were
+    killed."""
+    for temp in node.temp.parent.iterdir():
+        ours = temp.name in attempts or temp.name.partition(".")[0] in jobs
+        if ours and temp != node.temp and temp.is_dir() and not find_processes(str(temp)):
             shutil.rmtree(temp, ignore_errors=True)
 
 
@@ -110,6 +112,9 @@ def ray_environment(token: Path, node: RayNode, environ: Mapping[str, str] = os.
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "2",
         "RAY_gcs_rpc_server_reconnect_timeout_s": "20",
+        # a host that does not answer is lost after 35 s, not after Ray's 65
+        "RAY_health_check_period_ms": "2000",
+        "RAY_health_check_timeout_ms": "5000",
         "RAY_CHDIR_TO_TRIAL_DIR": "0",
         "RAY_num_workers_soft_limit": "0",  # no idle Python is started ahead: each costs a second of CPU
         "RAY_enable_worker_prestart": "0",

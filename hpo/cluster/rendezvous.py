@@ -1,7 +1,8 @@
 """How the hosts of an attempt find each other: small files in the attempt's folder, each written whole.
 
-head.json says where Ray's head is, ready.json that the cluster is whole, STOP that it is over. The folder's name is
-new for each attempt, so a file from an earlier one is never read. Phases and their seconds go to phases.jsonl.
+head.json says where Ray's head is, worker-NAME.json who joined it, ready.json that the cluster is whole, asked.json
+why it is to end, STOP that it is over, exit.json how it ended. The folder's name is new for each attempt, so a file
+from an earlier one is never taken for its own. Phases and their seconds go to phases.jsonl.
 """
 
 from __future__ import annotations
@@ -30,23 +31,46 @@ class Rendezvous:
 
     def read(self, name: str) -> dict[str, Any] | None:
         """What `name` announced, or None. Lists the folder: on NFS a missing name is remembered for a minute."""
-        if f"{name}.json" not in {entry.name for entry in os.scandir(self.folder)}:
+        if f"{name}.json" not in self._names():
             return None
         value: dict[str, Any] = json.loads((self.folder / f"{name}.json").read_text())
         return value
+
+    def _names(self) -> set[str]:
+        try:
+            return {entry.name for entry in os.scandir(self.folder)}
+        except FileNotFoundError:
+            return set()
 
     def stop(self) -> None:
         (self.folder / "STOP").touch()
 
     @property
     def stopped(self) -> bool:
-        return any(entry.name == "STOP" for entry in os.scandir(self.folder))
+        return "STOP" in self._names()
+
+    @property
+    def live(self) -> bool:
+        """Whether there is a head to join, as far as the files say."""
+        names = self._names()
+        return "head.json" in names and not names & {"STOP", "exit.json"}
 
     def phase(self, name: str, **about: Any) -> None:
         """Notes that a phase is over, with the seconds since this process began its part."""
         line = {"t": round(time.time(), 3), "seconds": round(time.time() - self._start, 3), "phase": name, **about}
         with (self.folder / "phases.jsonl").open("a", encoding="utf-8") as stream:
             stream.write(json.dumps({"host": socket.gethostname(), **line}) + "\n")
+
+
+def find_live(attempts: Path, prefix: str = "") -> Rendezvous | None:
+    """The newest attempt below folder `attempts` that can be joined, of those whose name begins with `prefix`."""
+    try:
+        names = [entry.name for entry in os.scandir(attempts) if entry.name.startswith(prefix)]
+    except FileNotFoundError:
+        return None
+    found = [(head["started"], rendezvous) for rendezvous in (Rendezvous(attempts / name) for name in names)
+             if rendezvous.live and (head := rendezvous.read("head"))]  # fmt: skip
+    return max(found, key=lambda pair: pair[0])[1] if found else None
 
 
 def own_address() -> str:

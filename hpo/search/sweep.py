@@ -45,12 +45,14 @@ class Sweep:
             self._fold(event)
         if not self.state.header:
             self._write("sweep", name=config.name, metric=config.metric, mode=config.mode, seed=config.seed,
-                        max_epochs=config.max_epochs)  # fmt: skip
+                        max_epochs=config.max_epochs, num_trials=config.tune.num_trials)  # fmt: skip
 
     # -- what an attempt does ---------------------------------------------------------------------------------------
 
     def start_attempt(self, **about: Any) -> None:
         self._write("attempt_started", attempt=self.attempt, **about)
+        if (asked := self.state.num_trials) and asked != self.config.tune.num_trials:
+            self._write("extended", num_trials=self.config.tune.num_trials, before=asked)
         for trial in list(self.state.unfinished.values()):
             self._decide(trial)  # a kill between a report and its decision: decide now
             self._settle(trial)
@@ -60,13 +62,22 @@ class Sweep:
         self._waiting = [trial.id for trial in self.state.unfinished.values() if trial.state != "paused"]
 
     @_one_at_a_time
-    def end_attempt(self, reason: str) -> None:
-        """Closes the attempt in the journal; what trials report after it is not written any more."""
+    def note(self, kind: str, /, **fields: Any) -> None:
+        """Writes down an event that concerns the attempt and no trial."""
+        if not self._ended:
+            self._write(kind, attempt=self.attempt, **fields)
+
+    @_one_at_a_time
+    def end_attempt(self, reason: str, over: bool = False) -> None:
+        """Closes the attempt in the journal; what trials report after it is not written any more. `over`: the sweep
+        ends with it, although trials are unfinished."""
         if self._ended:
             return
         self._ended = True
+        if not self.state.attempts or self.state.attempts[-1]["attempt"] != self.attempt:
+            return  # asked to stop before it began
         self._write("attempt_ended", attempt=self.attempt, reason=reason)
-        if self.done:
+        if self.done or over:
             self._write("sweep_ended", reason=reason)
 
     @property
@@ -164,6 +175,11 @@ class Sweep:
         self._scheduler.fold(event)
         self._ending.fold(event)
 
+    @property
+    def _first_num_trials(self) -> int:
+        """As the sweep began: what the searcher does must not change when it is extended."""
+        return int(self.state.header.get("num_trials") or self.config.tune.num_trials)
+
     def _suggest(self) -> Trial:
         tune, number = self.config.tune, len(self.state.trials)
         suggestion = suggest(
@@ -172,7 +188,7 @@ class Sweep:
             number,
             seed=self.config.seed,
             maximise=self.config.mode == "max",
-            startup=tune.startup_trials or startup_trials(self.config.space, tune.num_trials),
+            startup=tune.startup_trials or startup_trials(self.config.space, self._first_num_trials),
             points=self.config.points,
             model=tune.searcher == "bayes",
         )

@@ -12,7 +12,7 @@ from hpo.cluster.request import (
     parse_minutes,
     parse_partitions,
 )
-from hpo.cluster.submission import explain_refusal, render_script
+from hpo.cluster.submission import ROOT, explain_refusal, render_script
 from hpo.errors import UsageError
 from hpo.layout import SweepDirectory
 
@@ -102,7 +102,8 @@ def test_the_script_is_the_template_with_other_settings(tmp_path):
     script = render_script(SlurmRequest(partition="gpu", nodes=2, time="5"), directory, "name")
     assert "#SBATCH --partition=gpu\n#SBATCH --nodes=2\n#SBATCH --time=5\n" in script
     assert script.count("#SBATCH --nodes") == 1
-    assert "srun" in script
+    assert "run_step" in script
+    assert "srun " in (ROOT / "slurm" / "job.sh").read_text()
     assert "RUN='" in script  # quoted for the shell
     assert "@{" not in script
 

@@ -165,7 +165,7 @@ def test_a_sweep_longer_than_its_walltime_goes_on_by_itself(slurm, shared_tmp, w
     asked = ("--partition", "gpu", "--gpus-per-node", "2", "--time", "1")
     asked += ("--set", "scheduler=FIFO", "--set", "optim.patience=999")
     job = json.loads(submit(path, *asked, "--run-dir", run, "--json").stdout)["job"]
-    state = wait_for_event(run, lambda s: s.ended, timeout=280)
+    state = wait_for_event(run, lambda s: s.ended, timeout=500)
     assert slurm.wait(job) == "COMPLETED"
     assert len(state.attempts) >= 2
     assert {event["job"] for event in state.attempts} == {job}

@@ -1,0 +1,74 @@
+"""The SLURM jobs of a sweep: a small file for each, so that any host can tell which there are, and what squeue says.
+
+    DIR/jobs/ID.json    job, role (attempt or worker), request, replaces (the worker job whose place it takes, or ''), t
+
+Standard library only. One call of squeue serves for any number of jobs.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+
+from hpo.cluster.request import SlurmRequest
+from hpo.layout import SweepDirectory, read_json, write_json
+
+_DEADLINE_S = 30
+
+
+@dataclass(frozen=True)
+class JobRecord:
+    """A job as it was submitted. `t`: Unix seconds."""
+
+    job: str
+    role: str
+    request: SlurmRequest
+    replaces: str = ""
+    t: float = 0.0
+
+
+def record_job(directory: SweepDirectory, job: str, role: str, request: SlurmRequest, replaces: str = "") -> None:
+    directory.jobs.mkdir(mode=0o700, exist_ok=True)
+    record = JobRecord(job, role, request, replaces, round(time.time(), 3))
+    write_json(directory.jobs / f"{job}.json", asdict(record))
+
+
+def read_jobs(directory: SweepDirectory, role: str = "") -> list[JobRecord]:
+    """The sweep's jobs, oldest first; with `role` those of that role."""
+    found = []
+    for path in directory.jobs.glob("[!.]*.json"):
+        values = read_json(path)
+        found.append(JobRecord(**{**values, "request": SlurmRequest(**values["request"])}))
+    return sorted((record for record in found if role in ("", record.role)), key=lambda record: record.t)
+
+
+def queue_states(jobs: Iterable[str]) -> dict[str, str] | None:
+    """SLURM's word for each of `jobs` that is still in the queue (PENDING, RUNNING, COMPLETING ...); those not named
+    have ended. None: SLURM gives no answer, so that nothing is known."""
+    wanted = sorted(set(filter(None, jobs)))
+    if not wanted:
+        return {}
+    # All of the user's jobs: squeue -j fails as a whole when it has forgotten one of those named.
+    answer = _run(["squeue", "-h", "--me", "-o", "%A %T"])
+    if answer is None or answer.returncode:
+        return None
+    states = dict(line.split()[:2] for line in answer.stdout.splitlines() if line.strip())
+    return {job: states[job] for job in wanted if job in states}
+
+
+def cancel_jobs(jobs: Iterable[str], pending_only: bool = False) -> bool:
+    """scancel; whether SLURM took it."""
+    wanted = sorted(set(filter(None, jobs)))
+    if not wanted:
+        return True
+    answer = _run(["scancel", *(["--state=PENDING"] if pending_only else []), *wanted])
+    return answer is not None and answer.returncode == 0
+
+
+def _run(command: list[str]) -> subprocess.CompletedProcess[str] | None:
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=_DEADLINE_S, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None

@@ -1,0 +1,66 @@
+"""What the driver keeps an eye on beside the search: who joins and leaves, and the GPU-hours."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import ray
+
+from hpo.cluster.nodes import NodeWatch
+from hpo.cluster.terms import Terms, spent
+from hpo.records import Event
+from hpo.usage import Usage
+
+_LOOK_S = 1.0
+_NOTE_S = 300.0  # between two notes of the GPU-hours: of an attempt that is killed no more than this goes uncounted
+
+
+class Watch:
+    """A thread of the driver's. `say` takes a line for the log, `leave(reason)` ends the attempt in order."""
+
+    def __init__(
+        self,
+        nodes: NodeWatch,
+        terms: Terms,
+        events: list[Event],
+        note: Callable[..., None],
+        leave: Callable[[str], None],
+        say: Callable[[str], None],
+    ) -> None:
+        self._nodes, self._terms, self._note, self._leave, self._say = nodes, terms, note, leave, say
+        self._usage, self._events, self._read = Usage(), events, 0
+        self._noted, self._complaint = time.monotonic(), ""
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """The cluster is about to go: what leaves from now on is no news."""
+        self._over.set()
+
+    def _run(self) -> None:
+        while not self._over.wait(_LOOK_S):
+            try:
+                self._look()
+            except ray.exceptions.RayError as error:  # while the head goes; the supervisor sees to that
+                if str(error) != self._complaint:
+                    self._complaint = str(error)
+                    self._say(f"the table of nodes cannot be read: {error}")
+
+    def _look(self) -> None:
+        self._nodes.look()
+        if self._terms.max_gpu_hours is None:
+            return
+        for event in self._events[self._read :]:
+            self._usage.apply(event)
+            self._read += 1
+        now = time.time()
+        if time.monotonic() - self._noted > _NOTE_S:
+            self._noted = time.monotonic()
+            self._note("used", gpu_hours=round(self._usage.gpu_hours(now), 4))
+        if self._usage.gpu_hours(now) >= self._terms.max_gpu_hours:
+            self._leave(spent(self._usage, self._terms, now))

@@ -1,0 +1,93 @@
+"""A Ray worker on one host: joins the attempt that is at work, starts Ray again where it dies, and leaves at the end.
+
+A worker meets an attempt through its files. When another attempt follows, after a crash of Ray's head or of the
+driver, it joins that as well.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+
+from hpo.cluster.processes import Child, end_processes, find_processes
+from hpo.cluster.rendezvous import Rendezvous, find_live, own_address, reachable
+from hpo.cluster.supervisor import POLL_S, START_TRIES, Supervisor, log_of, say
+from hpo.errors import ClusterError
+
+_HEAD_DEADLINE_S = 180
+_NEXT_DEADLINE_S = 60  # for word from rank 0 after the end of an attempt, or of its host
+_CALM_S = 600  # deaths of Ray longer ago are forgiven
+
+
+class WorkerSupervisor(Supervisor):
+    """Any rank of a gang but 0."""
+
+    def _heeds(self, signum: int) -> bool:
+        return signum != signal.SIGUSR2  # the walltime is rank 0's to plan for
+
+    def _work(self) -> int:
+        served: Rendezvous | None = None
+        while attempt := self._await_attempt(served):
+            self.rendezvous = served = attempt
+            try:
+                self._serve()
+            finally:
+                self._end()
+                self.since = time.time()
+        return 0
+
+    def _await_attempt(self, served: Rendezvous | None) -> Rendezvous | None:
+        """The next attempt of this job; None when there will be none."""
+        end = time.monotonic() + (_NEXT_DEADLINE_S if served else _HEAD_DEADLINE_S)
+        while time.monotonic() < end and not self.asked:
+            if found := self._find_attempt(self.allocation.attempt):
+                return found
+            ended = (served or self.rendezvous).read("exit")
+            if ended and not ended.get("again"):
+                return None
+            time.sleep(POLL_S)
+        if served or self.asked:
+            return None
+        raise ClusterError(
+            f"Ray's head could not be reached from {self.allocation.hostname}; "
+            "name the network interface that the hosts share in SLURMTUNE_INTERFACE."
+        )
+
+    def _find_attempt(self, prefix: str) -> Rendezvous | None:
+        found = find_live(self.directory.attempts, prefix)
+        head = found.read("head") if found else None
+        return found if head and reachable(head["gcs"], 0.5) else None
+
+    def _serve(self) -> None:
+        """Keeps Ray on this host for the attempt until it is over, its head has gone, or we are asked to leave."""
+        name = f"worker-{self.allocation.worker}"
+        head = self.rendezvous.read("head") or {}
+        deaths: list[float] = []
+        while True:
+            ray = self._start_ray(name, head["gcs"], own_address(), len(deaths))
+            self.rendezvous.announce(name, **self.about())
+            self.rendezvous.phase("worker")
+            if self._keep(ray):
+                return
+            self._drop(ray)
+            assert self._node is not None
+            end_processes(find_processes(str(self._node.temp)))  # trials that the dead Ray has left
+            if not reachable(head["gcs"], 2.0):
+                say("Ray's head has gone")
+                return
+            deaths = [*(t for t in deaths if time.monotonic() - t < _CALM_S), time.monotonic()]
+            log = log_of(self.rendezvous, ray)
+            if len(deaths) >= START_TRIES:
+                raise ClusterError(f"Ray's worker on {self.allocation.hostname} ended {START_TRIES} times; see {log}.")
+            say(f"Ray's worker ended by itself, it is started again; see {log}")
+
+    def _keep(self, ray: Child) -> bool:
+        """Waits; True: it is time to leave, False: Ray has ended by itself."""
+        while ray.poll() is None:
+            if self._should_leave():
+                return True
+            time.sleep(POLL_S * 2)
+        return self._should_leave()
+
+    def _should_leave(self) -> bool:
+        return bool(self.asked) or self.rendezvous.stopped

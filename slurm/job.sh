@@ -1,0 +1,41 @@
+# What the batch scripts of this folder share; each of them sources it. Wants ROOT, the checkout.
+umask 077
+SLURMTUNE_STARTED=$(date +%s.%N)
+# One number for all hosts of this attempt, never used twice: a requeued job keeps its id.
+SLURMTUNE_ATTEMPT=$(od -An -N3 -tx1 /dev/urandom | tr -d ' \n')
+export SLURMTUNE_STARTED SLURMTUNE_ATTEMPT HDF5_USE_FILE_LOCKING=FALSE
+export PYTHONPATH=$ROOT${PYTHONPATH:+:$PYTHONPATH}
+# Since Slurm 22.05 srun does not inherit --cpus-per-task from sbatch.
+[ -z "${SLURM_CPUS_PER_TASK:-}" ] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
+trap : TERM  # scancel and preemption send it here too: the step saves what it has, and this script says its exit code
+
+if [ -z "${PYTHON:-}" ]; then
+  PYTHON=$ROOT/.venv/bin/python
+  [ -x "$PYTHON" ] || PYTHON=$(command -v python3)
+fi
+
+# python_command WORD...: the words as one command line, quoted
+python_command() { printf '%q ' "$PYTHON" -u "$@"; }
+
+# run_step COMMAND: one step, one task a host. A lost task or host must not end the others: the supervisors decide.
+run_step() {
+  status=0
+  eval "srun --unbuffered --ntasks-per-node=1 --wait=0 --kill-on-bad-exit=0 --no-kill ${LOG:+--output=$(printf '%q' "$LOG")} $1" || status=$?
+}
+
+# exit_as_the_attempt: srun's own status tells of any task that was lost; what counts is how rank 0 says that it ended.
+exit_as_the_attempt() {
+  local said folders
+  said=$(ls -t "$RUN"/attempts/*"$SLURMTUNE_ATTEMPT"*/exit.json 2>/dev/null | head -n 1)
+  if [ -n "$said" ]; then
+    exit "$(sed -n 's/.*"code": *\([0-9]*\).*/\1/p' "$said")"
+  fi
+  folders=$(ls -d "$RUN"/attempts/*"$SLURMTUNE_ATTEMPT"*/ 2>/dev/null || true)
+  if [ -n "$folders" ] && scontrol requeue "$SLURM_JOB_ID" 2>/dev/null; then
+    echo "slurmtune: the attempt's supervisor was killed; job $SLURM_JOB_ID is queued again" >&2
+    sleep 30  # until SLURM ends this script
+  elif [ "$status" = 0 ] || [ -z "$folders" ]; then
+    echo "slurmtune: srun started no attempt on $RUN; submit it again by launch/submit.py --resume $RUN" >&2
+  fi
+  exit 4
+}
