@@ -9,16 +9,18 @@ hyperparameter_tune_kwargs:            # AutoMM's seven
   searcher: bayes                      # or random
   searcher_init_args: {startup_trials: 8}
   scheduler: ASHA                      # or FIFO
-  scheduler_init_args: {type: auto, reduction_factor: 3, grace_period: 2}  # auto: stopping or promotion
+  scheduler_init_args: {type: stopping, reduction_factor: 3, grace_period: 2}
   num_trials: 20
   num_to_keep: 3
   resources_per_trial: {num_cpus: 4, num_gpus: 1}
 points_to_evaluate: [{optimization.learning_rate: 0.01}]
+warm_start: [runs/clothing-20261124-7f3a]   # earlier sweeps, see hpo.warmstart
 slurm: {partition: gpu, nodes: 2}      # defaults of the flags of launch/submit.py
 """
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,6 +35,7 @@ from hpo.modelnames import check_model_name, check_optimizer_name
 from hpo.space import Choice, Params, Space, parse_space, space_from_json, space_to_json
 from hpo.trialconfig import TrialConfig, canonical_key, default_value
 from hpo.tuneconfig import TUNE_KEYS, TuneConfig, check_names, check_whole, parse_tune
+from hpo.warmstart import read_earlier
 
 METRICS = {  # name -> direction, by task
     "classification": {
@@ -54,6 +57,7 @@ _TOP = (
     "hyperparameters",
     "hyperparameter_tune_kwargs",
     "points_to_evaluate",
+    "warm_start",
     "slurm",
 )
 _CHECKED_BY_NAME = {"model.timm_image.checkpoint_name": check_model_name, "optim.optim_type": check_optimizer_name}
@@ -74,6 +78,8 @@ class SweepConfig:
     points: tuple[Params, ...] = ()
     slurm: Mapping[str, Any] = field(default_factory=dict)
     train_samples: int = 0
+    fingerprint: str = ""  # of the data: equal ones are the same images, labels and splits
+    earlier: Mapping[str, Any] = field(default_factory=dict)  # what earlier sweeps taught, see hpo.warmstart
     bundled: bool = False  # the data are those that come with slurmtune, unpacked by the first job
     source: str = ""
 
@@ -100,6 +106,8 @@ class SweepConfig:
             "points": list(self.points),
             "slurm": dict(self.slurm),
             "train_samples": self.train_samples,
+            "fingerprint": self.fingerprint,
+            "earlier": dict(self.earlier),
             "bundled": self.bundled,
         }
 
@@ -128,6 +136,8 @@ class SweepConfig:
             points=tuple(values["points"]),
             slurm=values["slurm"],
             train_samples=values["train_samples"],
+            fingerprint=values.get("fingerprint", ""),
+            earlier=values.get("earlier", {}),
             bundled=values["bundled"],
         )
 
@@ -206,7 +216,7 @@ def build_sweep(document: Mapping[str, Any], base: Path, text: str, runs: Path, 
     metric, mode = parse_metric(document.get("metric"), summary.task)
     slurm = document.get("slurm") or {}
     check_names("slurm.", slurm, (*SLURM_KEYS, *TERM_KEYS))
-    return SweepConfig(
+    config = SweepConfig(
         name=parse_name(document.get("name", name)),
         data=directory,
         task=summary.task,
@@ -218,9 +228,21 @@ def build_sweep(document: Mapping[str, Any], base: Path, text: str, runs: Path, 
         points=tuple(space.complete(point) for point in _points(document.get("points_to_evaluate"))),
         slurm=slurm,
         train_samples=int(summary.splits.get("train", 0)),
+        fingerprint=BUNDLED if isinstance(summary, PlannedData) else summary.fingerprint,
         bundled=document["data"] == BUNDLED,
         source=text,
     )
+    return _warm_start(config, document.get("warm_start"), base)
+
+
+def _warm_start(config: SweepConfig, directories: Any, base: Path) -> SweepConfig:
+    """`config` with what the earlier sweeps in `directories` taught."""
+    if not directories:
+        return config
+    if not isinstance(directories, list) or not all(isinstance(path, str) for path in directories):
+        raise UsageError(f"warm_start must be a list of sweep directories, got {directories!r}.")
+    paths = [absolute(base / Path(path).expanduser()) for path in directories]
+    return dataclasses.replace(config, earlier=read_earlier(paths, config.to_json(), config.space))
 
 
 def parse_search(document: Mapping[str, Any]) -> tuple[Space, TuneConfig]:

@@ -10,7 +10,7 @@ directory can be rebuilt from it. Each event has `v` (format version), `n` (its 
     worker_joined    attempt worker host job cpus gpus since  since: Unix seconds from which on it is paid for
     worker_left      attempt worker host reason
     used             attempt gpu_hours                        so far, of all attempts; where there is a budget
-    suggested        trial number origin params note          origin: default, user, random or model
+    suggested        trial number origin params note          origin: default, user, earlier, random, model
     started          trial attempt node epoch                 epoch: completed ones it goes on from
     reported         trial attempt epoch metrics              a metric that is not finite is null; with end, the trial
                                                               ends by itself; opened: seconds that opening it took

@@ -34,7 +34,7 @@ class TuneConfig:
     scheduler: str = "ASHA"
     reduction_factor: int = 3
     grace_period: int | None = None  # the first rung, in epochs; none: see hpo.search.asha
-    asha_type: str = "auto"  # stopping, promotion, or the one that measured costs favour: see hpo.search.scheduler
+    asha_type: str = "stopping"  # promotion; or auto, what measured costs permit: see hpo.search.scheduler
     num_trials: int = 20
     target: float | None = None  # the metric's value at which the sweep ends
     plateau: int | None = None  # trials in a row without a new best value after which no new one comes

@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
         return _resume(arguments)
     runs = absolute(arguments.runs_dir or os.environ.get("SLURMTUNE_RUNS") or "runs")
     path = _find_sweep(arguments.sweep)
-    config = load_sweep(path, arguments.set, runs)
+    config = load_sweep(path, [*arguments.set, *_warm_start(arguments.warm_start)], runs)
     run = absolute(arguments.run_dir) if arguments.run_dir else name_run(runs, config.name)
     flags = SlurmRequest.from_words({key: getattr(arguments, key) for key in SLURM_KEYS})
     if arguments.cluster == "local":
@@ -87,6 +87,9 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="put over the sweep file, repeatable"
     )
+    what.add_argument(
+        "--warm-start", nargs="+", metavar="DIR", help="earlier sweeps: their values where comparable, else their best"
+    )
     what.add_argument("--resume", metavar="DIR", help="go on with the sweep in DIR")
     what.add_argument("--dry-run", action="store_true", help="print the batch script; write and submit nothing")
     what.add_argument("--runs-dir", metavar="DIR", help="where sweeps go; default: $SLURMTUNE_RUNS, else ./runs")
@@ -94,6 +97,11 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--json", action="store_true", help="what was submitted, as JSON")
     what.add_argument("--stage-only", action="store_true", help="write the directory, print it, submit nothing")
     return parser
+
+
+def _warm_start(directories: list[str] | None) -> list[str]:
+    """The flag as the sweep file's key."""
+    return [f"warm_start={json.dumps([str(absolute(path)) for path in directories])}"] if directories else []
 
 
 def _find_sweep(given: str | None) -> Path:
@@ -144,7 +152,7 @@ def _run_here(directory: SweepDirectory, config: SweepConfig) -> int:
 
 def _resume(arguments: argparse.Namespace) -> int:
     """Another attempt on a sweep, after anything."""
-    if arguments.sweep or arguments.set:
+    if arguments.sweep or arguments.set or arguments.warm_start:
         raise UsageError("--resume goes on with the sweep as it was submitted; leave out the sweep file and --set.")
     directory = open_sweep(arguments.resume)
     resolved: dict[str, Any] = read_json(directory.resolved)

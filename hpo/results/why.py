@@ -37,6 +37,8 @@ def _origin(row: Row) -> str:
     if row.origin == "model":
         knew = f", which knew {row.note}" if row.note else ""
         return f"The Bayesian searcher's model suggested it{knew}; trials still at work counted as running."
+    if row.origin == "earlier":
+        return f"It was one of the best of an earlier sweep ({row.note}), given by warm_start."
     return _ORIGINS.get(row.origin, f"Suggested by {row.origin}.")
 
 

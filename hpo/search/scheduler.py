@@ -19,7 +19,7 @@ from hpo.search.costs import Costs
 from hpo.space import Choice, Space
 from hpo.trialconfig import default_value
 
-_WORTH = 0.1  # of the time to the next rung, that taking a paused trial up again may cost: see bench/search
+_WORTH = 0.1  # of the time to the next rung, that taking a paused trial up again may cost in `auto`
 _EPOCHS = "optim.max_epochs"
 
 Verdict = dict[str, Any]  # the fields of a `decided` or `reviewed` event

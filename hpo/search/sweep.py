@@ -182,6 +182,7 @@ class Sweep:
 
     def _suggest(self) -> Trial:
         tune, number = self.config.tune, len(self.state.trials)
+        earlier = self.config.earlier.get("points", [])
         suggestion = suggest(
             self.config.space,
             self._observations(),
@@ -189,12 +190,14 @@ class Sweep:
             seed=self.config.seed,
             maximise=self.config.mode == "max",
             startup=tune.startup_trials or startup_trials(self.config.space, self._first_num_trials),
-            points=self.config.points,
+            points=[*self.config.points, *(point["params"] for point in earlier)],
             model=tune.searcher == "bayes",
         )
-        trial_id = f"{number:04d}"
-        self._write("suggested", trial=trial_id, number=number, params=suggestion.params, origin=suggestion.origin,
-                    note=suggestion.note)  # fmt: skip
+        trial_id, origin, note = f"{number:04d}", suggestion.origin, suggestion.note
+        place = number - 1 - len(self.config.points)
+        if origin == "user" and place >= 0:
+            origin, note = "earlier", earlier[place]["from"]
+        self._write("suggested", trial=trial_id, number=number, params=suggestion.params, origin=origin, note=note)
         return self.state.trials[trial_id]
 
     def _promote(self, last: bool = False) -> Trial | None:
@@ -244,7 +247,8 @@ class Sweep:
         self._write("finished", trial=trial.id, state=state, reason=reason)
 
     def _observations(self) -> list[Observation]:
-        return [
+        known = [Observation(old["params"], old["values"]) for old in self.config.earlier.get("observations", [])]
+        return known + [
             Observation(trial.params, self._scheduler.observed.get(trial.id, []), failed=trial.state == "failed")
             for trial in self.state.trials.values()
         ]
