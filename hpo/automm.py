@@ -21,12 +21,30 @@ _SPELLINGS = {
 }
 _PER_EPOCH = "trials validate once after each epoch, so that a rung is a number of epochs"
 _NO_TUNING = "optim.peft says what of a model is trained; LoRA and its kin are not available"
-_ONE_IMAGE = "a sample is one RGB image"
+_ONE_IMAGE = "an image column holds one RGB image a row, and each column has features of its own"
+_LAYER_NORM = "layers are normalised by layer_norm"
+_NO_TEXT = "text is not modelled, only images, numbers and categories"
 _LIGHTNING = "it is Lightning's; Accelerate trains here"
 _DEEPSPEED = "one trial trains on one GPU, without DeepSpeed"
 
 KEYS: dict[str, tuple[tuple[Any, ...], str]] = {  # key -> values that change nothing, why not others
-    "model.names": ((["timm_image"], "timm_image"), "images are what is modelled here; there are no other models"),
+    "model.fusion_mlp.weight": ((0, None), "the joined model alone is trained, without a head for each part"),
+    "model.fusion_mlp.adapt_in_features": ((None,), "each part keeps its width"),
+    "model.fusion_mlp.normalization": (("layer_norm",), _LAYER_NORM),
+    "model.numerical_mlp.normalization": (("layer_norm",), _LAYER_NORM),
+    "model.numerical_mlp.merge": (("concat",), "numbers are one vector"),
+    "model.numerical_mlp.d_token": ((), "numbers are one vector"),
+    "model.numerical_mlp.embedding_arch": ((None,), "numbers are one vector"),
+    "model.categorical_mlp.normalization": (("layer_norm",), _LAYER_NORM),
+    "model.ft_transformer": ((), "a table's columns go through model.numerical_mlp and model.categorical_mlp"),
+    "model.fusion_transformer": ((), "model.fusion_mlp joins images and table"),
+    "model.hf_text": ((), _NO_TEXT),
+    "model.clip": ((), _NO_TEXT),
+    "data.text": ((), _NO_TEXT),
+    "data.categorical.convert_to_text": ((False,), _NO_TEXT),
+    "data.numerical.convert_to_text": ((False,), _NO_TEXT),
+    "data.numerical.scaler_with_mean": ((True,), "numbers are standardised by the training split"),
+    "data.numerical.scaler_with_std": ((True,), "numbers are standardised by the training split"),
     "optim.lr_choice": (("layerwise_decay",), "optim.lr_decay sets the decay by layer, 1 is a single rate"),
     "optim.lr_mult": ((1,), "it belongs to lr_choice two_stages, which is not available; use optim.lr_decay"),
     "optim.end_lr": ((0,), "schedules end at 0"),
@@ -67,7 +85,6 @@ KEYS: dict[str, tuple[tuple[Any, ...], str]] = {  # key -> values that change no
     "model.timm_image.max_image_num_per_column": ((1,), _ONE_IMAGE),
     "data.image.missing_value_strategy": (("skip",), "rows without a readable image are left out and listed"),
     "data.label.numerical_preprocessing": (("standardscaler",), "numbers are standardised by the training split"),
-    "data.modality_dropout": ((0,), _ONE_IMAGE),
     "data.mixup.mode": (("batch",), "a batch is mixed by one share"),
     "data.mixup.cutmix_minmax": ((None,), "boxes follow from data.mixup.cutmix_alpha"),
     "data.mixup.label_smoothing": ((), "optim.label_smoothing smooths mixed labels too"),

@@ -17,6 +17,7 @@ class PlannedData:
 
     task: str = "classification"
     splits: dict[str, int] = field(default_factory=lambda: {"train": 3068, "validation": 341, "test": 372})
+    columns: None = None
 
 
 def bundled_directory(runs: Path) -> Path:

@@ -33,7 +33,7 @@ from hpo.errors import UsageError, nearest
 from hpo.layout import absolute
 from hpo.modelnames import check_model_name, check_optimizer_name
 from hpo.space import Choice, Params, Space, parse_space, space_from_json, space_to_json
-from hpo.trialconfig import TrialConfig, canonical_key, default_value
+from hpo.trialconfig import TrialConfig, canonical_key, default_value, is_of_tables
 from hpo.tuneconfig import TUNE_KEYS, TuneConfig, check_names, check_whole, parse_tune
 from hpo.warmstart import read_earlier
 
@@ -81,6 +81,7 @@ class SweepConfig:
     fingerprint: str = ""  # of the data: equal ones are the same images, labels and splits
     earlier: Mapping[str, Any] = field(default_factory=dict)  # what earlier sweeps taught, see hpo.warmstart
     bundled: bool = False  # the data are those that come with slurmtune, unpacked by the first job
+    has_table: bool = False  # the data are rows of a table, images and further columns
     source: str = ""
 
     @property
@@ -109,6 +110,7 @@ class SweepConfig:
             "fingerprint": self.fingerprint,
             "earlier": dict(self.earlier),
             "bundled": self.bundled,
+            **({"has_table": True} if self.has_table else {}),
         }
 
     def trial(self, params: Mapping[str, Any]) -> TrialConfig:
@@ -139,6 +141,7 @@ class SweepConfig:
             fingerprint=values.get("fingerprint", ""),
             earlier=values.get("earlier", {}),
             bundled=values["bundled"],
+            has_table=values.get("has_table", False),
         )
 
 
@@ -213,6 +216,7 @@ def build_sweep(document: Mapping[str, Any], base: Path, text: str, runs: Path, 
     check_names("", document, _TOP)
     space, tune = parse_search(document)
     directory, summary = _find_data(document.get("data"), base, runs)
+    _check_table(space, directory, has_table=summary.columns is not None)
     metric, mode = parse_metric(document.get("metric"), summary.task)
     slurm = document.get("slurm") or {}
     check_names("slurm.", slurm, (*SLURM_KEYS, *TERM_KEYS))
@@ -230,6 +234,7 @@ def build_sweep(document: Mapping[str, Any], base: Path, text: str, runs: Path, 
         train_samples=int(summary.splits.get("train", 0)),
         fingerprint=BUNDLED if isinstance(summary, PlannedData) else summary.fingerprint,
         bundled=document["data"] == BUNDLED,
+        has_table=summary.columns is not None,
         source=text,
     )
     return _warm_start(config, document.get("warm_start"), base)
@@ -270,8 +275,6 @@ def _find_data(data: Any, base: Path, runs: Path) -> tuple[Path, DataSummary | P
     if data == BUNDLED and not directory.exists():
         return directory, PlannedData()
     summary = describe(directory)
-    if summary.columns:
-        raise UsageError(f"data {directory} has a table beside its images, which no trial models yet; prepare it anew.")
     for split in ("train", "validation"):
         if not summary.splits.get(split):
             raise UsageError(
@@ -304,6 +307,17 @@ def _check_search(space: Space, tune: TuneConfig) -> None:
     longest = int(max(_values(space, "optim.max_epochs")))
     if tune.grace_period and tune.grace_period > longest:
         raise UsageError(f"grace_period {tune.grace_period} lies beyond the longest training of {longest} epochs.")
+
+
+def _check_table(space: Space, data: Path, has_table: bool) -> None:
+    """Refuses keys that act on a table where there is none, and those that cannot act on one."""
+    if has_table:
+        if any(_values(space, "data.mixup.turn_on")):
+            raise UsageError(f"data.mixup.turn_on: the rows of a table, as {data} has, cannot be mixed; set it false.")
+        return
+    for name in (*space.constants, *(dimension.key for dimension in space.dimensions)):
+        if is_of_tables(name) and not (name == "model.names" and space.constants.get(name) == ["timm_image"]):
+            raise UsageError(f"{name} is for data with a table beside the images, and {data} has none; leave it out.")
 
 
 def _check_timm_names(space: Space) -> None:

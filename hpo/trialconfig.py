@@ -20,6 +20,8 @@ SCHEDULES = ("cosine_decay", "linear_decay", "constant")
 PRECISIONS = ("auto", "32", "bf16", "16")
 ACCELERATORS = ("auto", "gpu", "cpu")
 PEFT = ("linear_probe", "bit_fit", "norm_fit")
+MODELS = ("timm_image", "numerical_mlp", "categorical_mlp", "fusion_mlp")
+ACTIVATIONS = ("leaky_relu", "relu", "gelu", "silu")
 TRANSFORMS = ("resize", "center_crop", "random_resized_crop", "random_crop", "random_horizontal_flip")
 
 _TRANSFORMS_RENAMED = {  # AutoMM's words for the same
@@ -108,11 +110,71 @@ class MixupConfig:
     turn_off_epoch: int | None = key(5, "the last epoch that mixes; none: all do", low=1)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ModelsConfig:
+    """Keys `model.*` that are no model's own: for data with a table."""
+
+    names: list[str] | None = key(None, "what of a table is modelled; none: all of it", choices=MODELS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FusionConfig:
+    """Keys `model.fusion_mlp.*`: the network that joins images, numbers and categories."""
+
+    hidden_sizes: list[int] = key([128], "outputs of each layer", low=1)
+    activation: str = key("leaky_relu", "after each layer", choices=ACTIVATIONS)
+    drop_rate: float = key(0.1, "dropout after each layer", low=0, high=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NumericalConfig:
+    """Keys `model.numerical_mlp.*`: the network of a table's numbers."""
+
+    hidden_size: int = key(128, "outputs of each layer", low=1)
+    num_layers: int = key(1, "layers", low=1)
+    activation: str = key("leaky_relu", "after each layer", choices=ACTIVATIONS)
+    drop_rate: float = key(0.1, "dropout after each layer", low=0, high=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CategoricalConfig(NumericalConfig):
+    """Keys `model.categorical_mlp.*`: the network of a table's categories."""
+
+    hidden_size: int = key(64, "outputs of each layer", low=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VocabularyConfig:
+    """Keys `data.categorical.*`: which categories are told apart."""
+
+    # AutoMM's 100 and 20 would make most categories of a small table one.
+    minimum_cat_count: int = key(2, "training rows below which a category counts as unknown (AutoMM: 100)", low=1)
+    maximum_num_cat: int | None = key(None, "only so many, the frequent ones; none: all (AutoMM: 20)", low=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModalitiesConfig:
+    """Keys `data.*` of all that a row has."""
+
+    modality_dropout: float = key(
+        0.0, "share of rows whose image, numbers or categories count as missing in training", low=0, high=0.999
+    )
+
+
+TABLE_SECTIONS: dict[str, type] = {  # of data with a table only
+    "model": ModelsConfig,
+    "model.fusion_mlp": FusionConfig,
+    "model.numerical_mlp": NumericalConfig,
+    "model.categorical_mlp": CategoricalConfig,
+    "data.categorical": VocabularyConfig,
+    "data": ModalitiesConfig,
+}
 SECTIONS: dict[str, type] = {
     "optim": OptimConfig,
     "model.timm_image": ModelConfig,
     "env": EnvConfig,
     "data.mixup": MixupConfig,
+    **TABLE_SECTIONS,
 }
 _SPELLINGS = {"optimization": "optim"}
 
@@ -125,6 +187,12 @@ class TrialConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     env: EnvConfig = field(default_factory=EnvConfig)
     mixup: MixupConfig = field(default_factory=MixupConfig)
+    models: ModelsConfig = field(default_factory=ModelsConfig)
+    fusion: FusionConfig = field(default_factory=FusionConfig)
+    numerical: NumericalConfig = field(default_factory=NumericalConfig)
+    categorical: CategoricalConfig = field(default_factory=CategoricalConfig)
+    vocabulary: VocabularyConfig = field(default_factory=VocabularyConfig)
+    modalities: ModalitiesConfig = field(default_factory=ModalitiesConfig)
     metric: str = "val_accuracy"
     mode: str = "max"
     seed: int = 0
@@ -147,17 +215,36 @@ class TrialConfig:
             model=ModelConfig(**sections["model.timm_image"]),
             env=EnvConfig(**sections["env"]),
             mixup=MixupConfig(**sections["data.mixup"]),
+            models=ModelsConfig(**sections["model"]),
+            fusion=FusionConfig(**sections["model.fusion_mlp"]),
+            numerical=NumericalConfig(**sections["model.numerical_mlp"]),
+            categorical=CategoricalConfig(**sections["model.categorical_mlp"]),
+            vocabulary=VocabularyConfig(**sections["data.categorical"]),
+            modalities=ModalitiesConfig(**sections["data"]),
             **others,
         )
 
-    def to_flat(self) -> dict[str, Any]:
-        """All keys with their values, JSON-ready; `from_flat` reads it back."""
+    def uses(self, model: str) -> bool:
+        """Whether `model`, one of MODELS, has a part in what is made of a table's rows."""
+        return self.models.names is None or model in self.models.names
+
+    def to_flat(self, has_table: bool = False) -> dict[str, Any]:
+        """All keys with their values, JSON-ready; `from_flat` reads it back. Those of tables only if `has_table`."""
         parts = {
             "optim": self.optim,
             "model.timm_image": self.model,
             "env": self.env,
             "data.mixup": self.mixup,
         }
+        if has_table:
+            parts |= {
+                "model": self.models,
+                "model.fusion_mlp": self.fusion,
+                "model.numerical_mlp": self.numerical,
+                "model.categorical_mlp": self.categorical,
+                "data.categorical": self.vocabulary,
+                "data": self.modalities,
+            }
         return {
             f"{prefix}.{name}": value
             for prefix, part in parts.items()
@@ -168,6 +255,11 @@ class TrialConfig:
 def known_keys() -> dict[str, dataclasses.Field[Any]]:
     """Canonical key -> its field, in the order of the sections."""
     return {f"{prefix}.{f.name}": f for prefix, section in SECTIONS.items() for f in dataclasses.fields(section)}
+
+
+def is_of_tables(name: str) -> bool:
+    """Whether canonical key `name` acts on data with a table only."""
+    return name.rpartition(".")[0] in TABLE_SECTIONS
 
 
 def default_value(name: str) -> Any:
@@ -215,6 +307,9 @@ def _check_bounds(name: str, value: Any, bounds: Mapping[str, Any]) -> None:
             f"at least {bounds['low']:g}" if math.isinf(bounds["high"]) else f"{bounds['low']:g} to {bounds['high']:g}"
         )
         raise UsageError(f"{name} must be {limits}, got {value:g}.")
+    if isinstance(value, list) and value and isinstance(value[0], int):
+        for item in value:
+            _check_bounds(name, item, bounds)
     words = value if isinstance(value, list) else [value]
     for word in words:
         if bounds["choices"] and word not in bounds["choices"]:
@@ -262,9 +357,17 @@ def _to_bool(name: str, value: Any) -> bool:
 
 
 def _to_list(name: str, value: Any) -> list[str]:
+    if name == "model.names" and isinstance(value, str):
+        value = [value]
     if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):
         raise UsageError(f"{name} must be a list of texts, got {value!r}.")
     return [_TRANSFORMS_RENAMED.get(str(item), str(item)) for item in value]
+
+
+def _to_whole_numbers(name: str, value: Any) -> list[int]:
+    if not isinstance(value, (list, tuple)) or not value:
+        raise UsageError(f"{name} must be a list of whole numbers, got {value!r}.")
+    return [_to_int(name, item) for item in value]
 
 
 _CONVERTERS: dict[str, Callable[[str, Any], Any]] = {
@@ -273,4 +376,5 @@ _CONVERTERS: dict[str, Callable[[str, Any], Any]] = {
     "str": _to_text,
     "bool": _to_bool,
     "list[str]": _to_list,
+    "list[int]": _to_whole_numbers,
 }

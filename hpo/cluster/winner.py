@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from typing import Any
 
 from hpo.config import SweepConfig
 from hpo.layout import SweepDirectory, sync_folder, write_json
@@ -21,7 +20,7 @@ def save_winner(directory: SweepDirectory, state: SweepState, config: SweepConfi
     fresh = directory.root / f".best.{os.getpid()}"
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(mode=0o700)
-    full: dict[str, Any] = TrialConfig.from_flat({**config.space.constants, **winner.params}).to_flat()
+    full = TrialConfig.from_flat({**config.space.constants, **winner.params}).to_flat(config.has_table)
     write_json(
         fresh / "config.json",
         {

@@ -96,6 +96,16 @@ class Columns:
         )
 
 
+@dataclass(frozen=True)
+class Row:
+    """One row to predict. images: uint8 (H, W, 3) for each image column, None where missing; numbers float64 (n,) and
+    codes int32 (c,) as `Columns` makes them."""
+
+    images: tuple[np.ndarray | None, ...]
+    numbers: np.ndarray
+    codes: np.ndarray
+
+
 def fit_columns(
     images: Sequence[str], kinds: Mapping[str, str], cells: Cells, training: np.ndarray, where: Sequence[str] | str
 ) -> Columns:

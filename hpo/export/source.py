@@ -54,6 +54,8 @@ def find_weights(results: Results, row: Row | None) -> Weights:
     if chosen is None:
         raise SweepError(f"no trial of {results.directory.root} has a value of {results.metric}; nothing to export.")
     found = ranked_checkpoints(results.directory.trial(chosen.trial), results.mode)
+    if found and "columns" in found[0].load_meta():
+        raise SweepError(f"{results.directory.root}: models of a table cannot be exported yet.")
     if found:
         return Weights(chosen, found[0].load_meta(), found[0].load_weights(), found[0].path)
     kept = _kept_winner(results, chosen)

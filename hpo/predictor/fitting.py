@@ -116,6 +116,10 @@ def _take_prepared(directory: Path, data: Data) -> tuple[Path, Labels]:
     if data.tuning is not None or data.holdout is not None:
         raise UsageError(f"{directory} has its own splits; leave out tuning_data and holdout_frac.")
     summary = describe(directory)
+    if summary.columns:
+        raise UsageError(
+            f"{directory} has a table beside its images: take it to launch/submit.py, a predictor cannot yet."
+        )
     if summary.task == "regression":
         if summary.num_classes != 1:
             raise UsageError(f"{directory} has {summary.num_classes} label columns; a predictor has one.")

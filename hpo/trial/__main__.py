@@ -63,7 +63,7 @@ def _run(arguments: argparse.Namespace) -> int:
         return True
 
     arguments.out.mkdir(parents=True, exist_ok=True)
-    write_json(arguments.out / "params.json", config.to_flat())
+    write_json(arguments.out / "params.json", config.to_flat(_has_table(arguments.data)))
     result = train(config, arguments.data, arguments.out, report)
     _say(_summary(result, config.metric, arguments.json))
     return 0
@@ -103,6 +103,12 @@ def _default_metric(data: Path) -> str:
     from hpo.data.read import describe
 
     return "val_accuracy" if describe(data).task == "classification" else "val_rmse"
+
+
+def _has_table(data: Path) -> bool:
+    from hpo.data.read import describe
+
+    return describe(data).columns is not None
 
 
 def _as_text(metrics: dict[str, Any], max_epochs: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -82,11 +82,12 @@ class Compute:
         return total
 
     def _loss(self, part: Batch, opposite: Batch, mixing: Mixing | None) -> Tensor:
-        images, targets = self._feed(part)
+        inputs, targets = self._feed(part)
         if mixing is None:
-            return self._task.loss(self.model(images), targets)
-        partners, other_targets = (values.flip(0) for values in self._feed(opposite))
-        outputs = self.model(mixing.apply(images, partners))
+            return self._task.loss(self.model(*inputs), targets)
+        (partners,), other_targets = self._feed(opposite)
+        outputs = self.model(mixing.apply(inputs[0], partners.flip(0)))
+        other_targets = other_targets.flip(0)
         own, other = self._task.loss(outputs, targets), self._task.loss(outputs, other_targets)
         return own * mixing.share + other * (1 - mixing.share)
 
@@ -101,14 +102,17 @@ class Compute:
             return self._in_memory(measured)
 
     def _compare(self, part: Batch) -> Tensor:
-        images, targets = self._feed(part)
-        return self._task.compare(self.model(images), targets)
+        inputs, targets = self._feed(part)
+        return self._task.compare(self.model(*inputs), targets)
 
-    def _feed(self, part: Batch) -> tuple[Tensor, Tensor]:
+    def _feed(self, part: Batch) -> tuple[tuple[Any, ...], Tensor]:
+        """What the model takes: images, and of a table the rows; targets. On the device."""
         device = self._accelerator.device
         images = part.images.to(device, non_blocking=True)
         pixels = render_batch(images, part.crops, self._size) if part.crops else images.permute(0, 3, 1, 2)
-        return self._normalise(pixels), part.targets.to(device, non_blocking=True)
+        normalised = self._normalise(pixels)
+        inputs = (normalised, part.rows.to(device)) if part.rows else (normalised,)
+        return inputs, part.targets.to(device, non_blocking=True)
 
     def _in_memory(self, work: Callable[[int], T]) -> T:
         while True:

@@ -11,11 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hpo.data.columns import Columns, Row
 from hpo.errors import TrialError
 from hpo.trial.augment import Augmentation
 from hpo.trial.device import ACCELERATOR_VARIABLE
-from hpo.trial.model import create_model, is_convolutional
+from hpo.trial.fusion import build_model
+from hpo.trial.model import is_convolutional
 from hpo.trial.render import Normaliser, render_image
+from hpo.trial.rows import Rows, stack_rows
 from hpo.trialconfig import TrialConfig
 
 _BATCH = 32
@@ -30,7 +33,9 @@ class TrainedModel:
 
     def __init__(self, meta: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
         config = TrialConfig.from_flat(meta["config"])
-        model, self.feed = create_model(config.model, meta["outputs"], meta["input"]["size"], with_weights=False)
+        columns = Columns.from_json(meta["columns"]) if "columns" in meta else None
+        size = meta["input"]["size"]
+        model, self.feed = build_model(config, columns, meta["outputs"], size, with_weights=False)
         self.device = choose_device(config)
         self.layout = torch.channels_last if is_convolutional(model) else torch.contiguous_format
         self.model = model.to(self.device, memory_format=self.layout).eval()  # type: ignore[call-overload]
@@ -49,9 +54,10 @@ class TrainedModel:
             reason = str(error).splitlines()[0]
             raise TrialError(f"these weights are not of {type(self.model).__name__} ({reason}).") from error
 
-    def predict(self, images: Iterable[np.ndarray]) -> np.ndarray:
-        """Class probabilities float64 (N, C), or numbers in the labels' units (N, K); images uint8 (H, W, 3), RGB."""
-        return np.concatenate([self.finish(self._outputs(chunk)) for chunk in _chunks(iter(images))])
+    def predict(self, samples: Iterable[np.ndarray | Row]) -> np.ndarray:
+        """Class probabilities float64 (N, C), or numbers in the labels' units (N, K), for images uint8 (H, W, 3), RGB,
+        or where the model takes a table for rows of one."""
+        return np.concatenate([self.finish(self.outputs(chunk)) for chunk in _chunks(iter(samples))])
 
     def finish(self, outputs: Tensor) -> np.ndarray:
         """A model's outputs (N, C) as probabilities, or in the labels' own units."""
@@ -60,19 +66,29 @@ class TrainedModel:
             return values.softmax(1).cpu().numpy()
         return values.cpu().numpy() * self._std + self._mean
 
-    def _outputs(self, images: list[np.ndarray]) -> Tensor:
+    def outputs(self, samples: list[np.ndarray | Row]) -> Tensor:
+        """The model's outputs (N, C) for images, or for rows of a table, on the device."""
+        rows = [sample for sample in samples if isinstance(sample, Row)]
+        if not rows:
+            return self.forward(self._render([image for image in samples if isinstance(image, np.ndarray)]))
+        images = [image for row in rows for image in row.images if image is not None]
+        return self.forward(self._render(images), stack_rows(rows))
+
+    def _render(self, images: list[np.ndarray]) -> Tensor:
+        """Images as in evaluation, uint8 (B, S, S, 3)."""
         size = self.feed.size
-        heights, widths = np.array([image.shape[:2] for image in images]).T
+        heights, widths = np.array([image.shape[:2] for image in images], np.int64).reshape(-1, 2).T
         crops = self._augmentation.crops(np.arange(len(images)), heights, widths)
         pixels = np.empty((len(images), size, size, 3), np.uint8)
         for image, box, flip, out in zip(images, crops.boxes.tolist(), crops.flips, pixels, strict=True):
             render_image(image, box, flip, out)
-        return self.forward(torch.from_numpy(pixels))
+        return torch.from_numpy(pixels)
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Outputs (B, C) for rendered images, uint8 (B, H, W, 3) on the host."""
+    def forward(self, pixels: Tensor, rows: Rows | None = None) -> Tensor:
+        """Outputs (B, C) for rendered images, uint8 (P, H, W, 3) on the host, and the rows that they belong to."""
         with torch.no_grad():
-            return self.model(self._normalise(pixels.to(self.device).permute(0, 3, 1, 2)))
+            images = self._normalise(pixels.to(self.device).permute(0, 3, 1, 2))
+            return self.model(images, rows.to(self.device)) if rows else self.model(images)
 
 
 def choose_device(config: TrialConfig) -> torch.device:
@@ -81,6 +97,6 @@ def choose_device(config: TrialConfig) -> torch.device:
     return torch.device("cuda" if choice != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def _chunks(images: Iterator[np.ndarray]) -> Iterator[list[np.ndarray]]:
-    while chunk := list(islice(images, _BATCH)):
+def _chunks(samples: Iterator[np.ndarray | Row]) -> Iterator[list[np.ndarray | Row]]:
+    while chunk := list(islice(samples, _BATCH)):
         yield chunk

@@ -19,11 +19,13 @@ import torch
 from torch import Tensor
 
 from hpo.data.decode import Scratch, decode_into
+from hpo.data.pictures import Pictures
 from hpo.errors import DataError
 from hpo.trial.augment import Augmentation, Crops
 from hpo.trial.buffers import Buffers
 from hpo.trial.order import EpochPlan
 from hpo.trial.render import render_image
+from hpo.trial.rows import Rows, RowTable
 
 if TYPE_CHECKING:
     from hpo.data.shards import ShardSet
@@ -33,18 +35,23 @@ _DEADLINE = 900.0  # seconds for one batch; storage that takes longer is stuck
 
 @dataclass(frozen=True)
 class Batch:
-    """images: uint8 (B, H, W, 3) on the host, rendered already unless `crops` says what is to be done on the device."""
+    """images: uint8 (B, H, W, 3) on the host, rendered already unless `crops` says what is to be done on the device.
+
+    rows: of a table the rest of what there is; `images` are then those that the rows have, row after row.
+    """
 
     images: Tensor
     targets: Tensor
     crops: Crops | None = None
+    rows: Rows | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
 
     def part(self, first: int, last: int) -> Batch:
-        crops = self.crops and Crops(self.crops.boxes[first:last], self.crops.flips[first:last])
-        return Batch(self.images[first:last], self.targets[first:last], crops)
+        places = self.rows.images_of(first, last) if self.rows else slice(first, last)
+        crops = self.crops and Crops(self.crops.boxes[places], self.crops.flips[places])
+        return Batch(self.images[places], self.targets[first:last], crops, self.rows and self.rows.part(first, last))
 
     def opposite(self, first: int, last: int) -> Batch:
         """The part that lies as far from the end as `part(first, last)` from the start; its own order is not turned."""
@@ -68,11 +75,22 @@ class Delivery:
 class Loader:
     """The batches of one split. `workers` threads read ahead; with 0 each batch is made when it is asked for."""
 
-    def __init__(self, shards: ShardSet, targets: Tensor, delivery: Delivery, batch_size: int, workers: int) -> None:
-        self._shards, self._targets, self._delivery = shards, targets, delivery
-        self._workers = workers
+    def __init__(
+        self,
+        shards: ShardSet,
+        targets: Tensor,
+        delivery: Delivery,
+        batch_size: int,
+        workers: int,
+        with_images: bool = True,
+    ) -> None:
+        """`with_images` False: of a table's rows no images are read."""
+        self._targets, self._delivery = targets, delivery
+        self._workers, self._count = workers, len(shards)
+        self._shards: ShardSet | Pictures = Pictures(shards) if shards.columns else shards
+        self._table = RowTable(shards, self._shards, with_images) if isinstance(self._shards, Pictures) else None
         self._plan = EpochPlan(len(shards), batch_size)
-        self._ids = np.asarray(shards.sample_ids)
+        self._ids = np.asarray(self._shards.sample_ids)
         self._buffers, self._scratch = Buffers(delivery.pinned), Scratch()
         cv2.setNumThreads(1)  # these threads are the parallelism; OpenCV would start its own in each
         self._pool = _start_threads(max(1, workers))
@@ -89,8 +107,8 @@ class Loader:
     def evaluation(self, augmentation: Augmentation) -> Iterator[Batch]:
         """Every sample once, in order."""
         size, rank, world = self._plan.batch_size, self._delivery.rank, self._delivery.world
-        starts = range(0, len(self._shards), size)
-        parts = (np.arange(start, min(start + size, len(self._shards)))[rank::world] for start in starts)
+        starts = range(0, self._count, size)
+        parts = (np.arange(start, min(start + size, self._count))[rank::world] for start in starts)
         return self._batches(parts, augmentation)
 
     def close(self) -> None:
@@ -113,14 +131,23 @@ class Loader:
         targets = self._targets[torch.from_numpy(indices)]
         if self._delivery.pinned:
             targets = targets.pin_memory()
+        rows = None
+        if self._table:
+            rows, indices = self._table.rows(indices), self._table.images(indices)
+            rows = rows.pinned() if self._delivery.pinned else rows
+        images, crops = self._images(indices, augmentation)
+        return Batch(images, targets, crops, rows)
+
+    def _images(self, indices: np.ndarray, augmentation: Augmentation) -> tuple[Tensor, Crops | None]:
+        """Pixels, and what is still to be done with them on the device."""
         crops = augmentation.crops(self._ids[indices], self._shards.heights[indices], self._shards.widths[indices])
         if self._shards.image_shape is None:
-            return Batch(self._decode(indices, crops), targets)
+            return self._decode(indices, crops), None
         images = self._buffers.take(len(indices), *self._shards.image_shape)
         self._shards.gather(indices, images.numpy())
         if self._delivery.on_device:
-            return Batch(images, targets, crops)
-        return Batch(self._render(images, crops), targets)
+            return images, crops
+        return self._render(images, crops), None
 
     def _decode(self, indices: np.ndarray, crops: Crops) -> Tensor:
         out = self._buffers.take(len(indices), self._delivery.size, self._delivery.size, 3)

@@ -52,6 +52,17 @@ def create_model(config: ModelConfig, outputs: int, size: int, with_weights: boo
     `with_weights` False leaves pretrained weights alone, for a trial that loads its own checkpoint.
 
     Raises:
+        TrialError, WeightsError: see create_backbone.
+    """
+    return create_backbone(config, outputs, size, with_weights)[:2]
+
+
+def create_backbone(
+    config: ModelConfig, outputs: int, size: int, with_weights: bool = True
+) -> tuple[nn.Module, Input, int]:
+    """As create_model, and how many values the model gives for an image; with 0 outputs, its features.
+
+    Raises:
         TrialError: no such model, or it cannot be built so: image size, drop_rate, drop_path_rate.
         WeightsError: see hpo.trial.weights.
     """
@@ -67,8 +78,8 @@ def create_model(config: ModelConfig, outputs: int, size: int, with_weights: boo
     if from_file:
         load_weights_file(model, Path(pretrained).expanduser())
     data = resolve_model_data_config(model)
-    _probe(model, config, outputs, size)
-    return model, Input(size, tuple(data["mean"]), tuple(data["std"]))
+    width = _probe(model, config, outputs, size)
+    return model, Input(size, tuple(data["mean"]), tuple(data["std"])), width
 
 
 def is_convolutional(model: nn.Module) -> bool:
@@ -111,8 +122,8 @@ def _build(name: str, options: dict[str, Any], weights: dict[str, Any]) -> nn.Mo
         raise
 
 
-def _probe(model: nn.Module, config: ModelConfig, outputs: int, size: int) -> None:
-    """One image through the model, so that a size it cannot take is told now and on one line.
+def _probe(model: nn.Module, config: ModelConfig, outputs: int, size: int) -> int:
+    """One image through the model, so that a size it cannot take is told now and on one line. What comes out counts.
 
     Also tells whether its stochastic depth is used at all: some models take the option and never come to it, and a
     sweep would search noise.
@@ -132,13 +143,15 @@ def _probe(model: nn.Module, config: ModelConfig, outputs: int, size: int) -> No
         for hook in hooks:
             hook.remove()
         model.train()
-    if not isinstance(result, torch.Tensor) or result.shape != (1, outputs):
+    width = result.shape[-1] if isinstance(result, torch.Tensor) and result.ndim == 2 else 0
+    if width == 0 or outputs not in (0, width):
         raise TrialError(f"{name} does not give {outputs} values for an image; choose an image classifier of timm.")
     if config.drop_path_rate and not used:
         raise _unused("drop_path_rate", config, "stochastic depth")
     dropout = getattr(model, "drop_rate", 0) or any(isinstance(m, nn.Dropout) and m.p for m in model.modules())
     if config.drop_rate and not dropout:
         raise _unused("drop_rate", config, "dropout")
+    return width
 
 
 def _unused(key: str, config: ModelConfig, what: str) -> TrialError:

@@ -99,7 +99,9 @@ class _Kitchen:
         delivery, env = Delivery(self._trained.feed.size, on_device=False, pinned=False), config.env
         size = min(env.batch_size, env.per_gpu_batch_size or env.batch_size)
         self._train, self._validation = (
-            Loader(shards, self._task.targets(shards.labels), delivery, size, env.num_workers)
+            Loader(
+                shards, self._task.targets(shards.labels), delivery, size, env.num_workers, config.uses("timm_image")
+            )
             for shards in (train, validation)
         )
 
@@ -117,7 +119,7 @@ class _Kitchen:
         """The trial's metric on the validation split."""
         self._trained.load(weights)
         rows = [
-            self._task.compare(self._trained.forward(batch.images), batch.targets.to(self._trained.device))
+            self._task.compare(self._trained.forward(batch.images, batch.rows), batch.targets.to(self._trained.device))
             for batch in self._validation.evaluation(self._augmentation)
         ]
         return self._task.judge(torch.cat(rows).float().cpu().numpy())[self._metric]
@@ -138,7 +140,7 @@ class _Kitchen:
             norm.train()
         seen = 0
         for batch in self._train.training(self._augmentation.at(1)):
-            self._trained.forward(batch.images)
+            self._trained.forward(batch.images, batch.rows)
             seen += len(batch)
             if seen >= _RECALIBRATED_ON:
                 break

@@ -23,10 +23,11 @@ from hpo.trial.checkpoint import Checkpoint, Store
 from hpo.trial.compute import Compute
 from hpo.trial.device import close_accelerator, open_accelerator, set_threads
 from hpo.trial.freezing import freeze
+from hpo.trial.fusion import build_model
 from hpo.trial.loader import Delivery, Loader
 from hpo.trial.logfile import close_log, open_log
 from hpo.trial.mixing import draw_mixing
-from hpo.trial.model import choose_image_size, create_model
+from hpo.trial.model import choose_image_size
 from hpo.trial.optimizer import create_optimizer, learning_rate
 from hpo.trial.randomness import derive
 from hpo.trial.task import Task, create_task
@@ -146,11 +147,11 @@ class Training:
         accelerator = open_accelerator(config.env)
         opened.callback(close_accelerator)
         train, validation = open_split(data, "train"), open_split(data, "validation")
-        if train.columns:
-            raise TrialError(f"{data} has a table beside its images, which no trial models yet; prepare it anew.")
-        self._fingerprint = train.fingerprint
+        self._fingerprint, self._columns = train.fingerprint, train.columns
         self._task = create_task(train, config.optim.label_smoothing)
         _require_metric(config.metric, self._task)
+        if config.mixup.turn_on and train.columns:
+            raise TrialError("data.mixup.turn_on is true, but the rows of a table cannot be mixed; set it false.")
         if config.mixup.turn_on and train.task != "classification":
             raise TrialError(
                 "data.mixup.turn_on is true, but it mixes classes and these labels are numbers; set it false."
@@ -174,7 +175,7 @@ class Training:
     def _build(self, accelerator: Accelerator, size: int, with_weights: bool) -> Compute:
         config, env = self.config, self.config.env
         torch.manual_seed(derive(config.seed, 0))  # the initial weights
-        model, self._feed = create_model(config.model, self._task.outputs, size, with_weights)
+        model, self._feed = build_model(config, self._columns, self._task.outputs, size, with_weights)
         freeze(model, config.optim.peft)
         optimizer = create_optimizer(model, config.optim)
         micro = min(env.per_gpu_batch_size or env.batch_size, env.batch_size)
@@ -183,7 +184,10 @@ class Training:
 
     def _open_loader(self, opened: contextlib.ExitStack, shards: ShardSet, delivery: Delivery) -> Loader:
         env = self.config.env
-        loader = Loader(shards, self._task.targets(shards.labels), delivery, env.batch_size, env.num_workers)
+        sizes = (env.batch_size, env.num_workers)
+        loader = Loader(
+            shards, self._task.targets(shards.labels), delivery, *sizes, with_images=self.config.uses("timm_image")
+        )
         opened.callback(loader.close)
         return loader
 
@@ -269,8 +273,9 @@ class Training:
             "model": config.model.checkpoint_name,
             "outputs": self._task.outputs,
             "input": dataclasses.asdict(self._feed),
+            **({"columns": self._columns.to_json()} if self._columns else {}),
             **self._task.describe(),
-            "config": config.to_flat(),
+            "config": config.to_flat(has_table=self._columns is not None),
             "seed": config.seed,
             "data_fingerprint": self._fingerprint,
             "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},

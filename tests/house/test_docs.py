@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "docs" / name for name in ("results.md", "models.md")]
+PAGES = [ROOT / "docs" / name for name in ("results.md", "models.md", "tables.md")]
 LINES = [
     (page.name, line[2:])
     for page in PAGES

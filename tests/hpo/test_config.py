@@ -110,3 +110,36 @@ def test_names_read_from_timms_files_are_timms():
     assert set(timm.list_models()) <= architectures
     assert all(timm.is_model(name) for name in architectures)
     assert set(list_optimizers()) <= optimizer_names()
+
+
+def write_manifest_with_table(tmp_path):
+    columns = {"images": ["photo"], "numerical": [{"name": "price", "mean": 0.0, "std": 1.0}], "categorical": []}
+    value = {"format": "hpoh5", "format_version": 2, "task": "regression", "class_names": [], "num_classes": 1,
+             "splits": {"train": 0, "validation": 0, "test": 0}, "encoding": "jpeg", "image_size": None,
+             "fingerprint": "0", "source": {}, "skipped": 0, "duplicates_across_splits": 0, "shards": [],
+             "columns": columns}  # fmt: skip
+    shard = {"size": 1, "mtime_ns": 1, "sha256": "", "payload_sha256": "", "num_samples": 9, "data_offset": {}}
+    for split in ("train", "validation"):
+        value["splits"][split] = 9
+        value["shards"].append({**shard, "path": f"{split}.h5", "split": split})
+    (tmp_path / "table").mkdir()
+    (tmp_path / "table" / "manifest.json").write_text(json.dumps(value))
+
+
+def test_keys_of_tables_go_with_tables(tmp_path):
+    keys = "hyperparameters: {model.fusion_mlp.hidden_sizes: {choice: [[64], [128, 64]]}, optim.max_epochs: 2}\n"
+    write_manifest_with_table(tmp_path)
+    config = load(tmp_path, f"data: table\n{keys}")
+    assert config.has_table
+    assert SweepConfig.from_json(json.loads(json.dumps(config.to_json()))).has_table
+    assert config.trial({"model.fusion_mlp.hidden_sizes": [128, 64]}).fusion.hidden_sizes == [128, 64]
+    with pytest.raises(UsageError, match="cannot be mixed"):
+        load(tmp_path, f"data: table\n{keys}", "data.mixup.turn_on=true")
+    with pytest.raises(UsageError, match="model.fusion_mlp.hidden_sizes is for data with a table"):
+        load(tmp_path, f"data: bundled:clothing\n{keys}")
+    with pytest.raises(UsageError, match="data.modality_dropout is for data with a table"):
+        load(tmp_path, GOOD, "data.modality_dropout=0.1")
+    plain = load(tmp_path, GOOD, "model.names=[timm_image]")
+    assert not plain.has_table
+    assert "has_table" not in plain.to_json()
+    assert "model.fusion_mlp.hidden_sizes" not in plain.trial({}).to_flat()

@@ -159,7 +159,7 @@ def test_rays_own_searchers_and_schedulers():
         ({"optim.top_k_average_method": "soup"}, None, "must be one of greedy_soup, uniform_soup, best, got 'soup'"),
         ({"optim.top_k": Int(1, 3)}, SEARCH, "optim.top_k cannot be searched"),
         ({"env.num_gpus": 2}, None, "env.num_gpus must be -1, 0 or 1, got 2"),
-        ({"model.names": ["timm_image", "hf_text"]}, None, r"AutoMM's model.names=.* is not supported \(only"),
+        ({"model.names": ["timm_image", "hf_text"]}, None, r"model.names must be one of .*, got 'hf_text'"),
         ({"optimization.lr_choice": "two_stages"}, None, "optimization.lr_choice='two_stages' is not supported"),
         ({"optimization.efficient_finetune": "lora"}, None, "optim.peft must be one of linear_probe, .* got 'lora'"),
         ({"optim.lora.r": 8}, None, "AutoMM's optim.lora.r=8 is not supported: optim.peft says what"),

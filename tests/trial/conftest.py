@@ -109,3 +109,28 @@ def configure() -> Callable[..., TrialConfig]:
         return TrialConfig.from_flat({**QUICK, **(keys or {})}, **fields)
 
     return build
+
+
+@pytest.fixture(scope="session")
+def table_data(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Rows of a table, 32 x 32 pixels: 80 to train, 32 to validate, label 'many' or 'few'.
+
+    front: a photograph in all but each seventh row; back: in every second. pieces tells the label where it is given (in
+    all but each fifth row), shade and weight tell nothing; shade has gaps, and 'violet' in validation only.
+    """
+    rows = ["front,back,split,label,pieces,shade,weight"]
+    for number, path in enumerate(sorted(photographs.rglob("*.jpg"))):
+        name = path.relative_to(photographs)
+        label = "many" if number % 2 else "few"
+        front, back = ("" if number % 7 == 0 else name), (name if number % 4 < 2 else "")
+        pieces = "" if number % 5 == 0 else f"{(30 if label == 'many' else 5) + number % 3}"
+        shade = ("", "red", "green", "violet" if name.parts[0] == "validation" else "green")[number // 2 % 4]
+        rows.append(f"{front},{back},{name.parts[0]},{label},{pieces},{shade},{number % 11 + 0.5}")
+    table = photographs / "table.csv"
+    table.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    columns = ("pieces", "shade", "weight")
+    types = tuple(zip(columns, ("numerical", "categorical", "numerical"), strict=True))
+    options = SourceOptions(("front", "back"), ("label",), "split", columns, types)
+    directory = tmp_path_factory.mktemp("shards") / "table"
+    prepare(find_source(table, options), directory, Recipe(encoding="raw", size=32))
+    return directory

@@ -17,7 +17,7 @@ def limit_memory(monkeypatch):
     """Makes models that run out of memory above so many images: what a GPU does, which is not here."""
 
     def limit(images):
-        real = training_module.create_model
+        real = training_module.build_model
 
         def create(*arguments):
             model, feed = real(*arguments)
@@ -29,7 +29,7 @@ def limit_memory(monkeypatch):
             model.register_forward_pre_hook(refuse)
             return model, feed
 
-        monkeypatch.setattr(training_module, "create_model", create)
+        monkeypatch.setattr(training_module, "build_model", create)
 
     return limit
 
