@@ -1,38 +1,40 @@
-"""The Bayesian searcher: Optuna's multivariate TPE, shown the values of one rung only.
+"""The Bayesian searcher: two models and two views of the evidence take turns at random.
+
+    model   a Gaussian process and its expected improvement: learns from few trials how the whole space lies;
+            Parzen densities: stay close to what has proved good, and do not believe in a smooth space
+    view    all trials, by linked scores (see hpo.search.evidence): early rungs say something of many;
+            only the trials that came to the highest rung with enough of them: late rungs say more of few
 
 Ray's own OptunaSearch tells a trial that was stopped after one epoch as if its value were final; early values then
-compete with final ones and the search is worse than random. Here the model sees, as BOHB does (Falkner et al. 2018),
-the highest rung that enough trials have reached; the others count as running. A suggestion is a pure function of the
-journal's prefix and the sweep's seed: the study is built anew for each from the fold, and the k-th suggestion has its
-own random seed, so nothing needs saving.
+compete with final ones and the search is worse than random. Here values of different rungs are never compared.
+Each of the four alone loses on some task by much; in turn they do not (docs/search.md has the figures).
+A suggestion is a pure function of the journal's prefix and the sweep's seed: all is computed anew for each, and the
+k-th suggestion has its own random seed, so nothing needs saving.
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
 import random
-import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from itertools import chain, islice, repeat
 
-from hpo.space import Choice, Dimension, Params, Range, Space
+import numpy as np
 
-if TYPE_CHECKING:
-    import optuna
+from hpo.search.evidence import Evidence, Observation, decode, encode, features, gather
+from hpo.search.gaussian import GaussianProcess
+from hpo.search.parzen import Parzen
+from hpo.space import Params, Space
 
-_RANDOM_SHARE = 10  # every tenth suggestion is random: insurance against a model that is wrong
+__all__ = ["Observation", "Suggestion", "startup_trials", "suggest", "suggestion_seed"]
+
+_RANDOM_SHARE = 10  # every tenth suggestion is random: insurance against models that are wrong
 _TRIES = 50  # to find a configuration that was not tried before
-
-
-@dataclass(frozen=True)
-class Observation:
-    """A configuration and its value at each rung it reached, lowest rung first; None is worst of all (diverged)."""
-
-    params: Params
-    values: Sequence[float | None]
-    failed: bool = False  # out of the running without a value: neither good nor bad is known
+_BUSY = 64  # running trials that the process is told of
+_WIDE = 256  # candidates from the whole space, and as many near the best
+_LEADERS = 8  # points that candidates lie near
+_ROUNDS, _CLOSER = 2, 64  # then rounds of so many candidates ever closer to the best of them
 
 
 @dataclass(frozen=True)
@@ -65,106 +67,74 @@ def suggest(
     model: bool = True,
 ) -> Suggestion:
     """Suggestion `number` (from 0) given all earlier ones in their order: the default, then the person's points, then
-    random ones until `startup` observations share a rung, then the model's."""
+    random ones until `startup` trials have a value, then the models'."""
     if number == 0:
         return Suggestion(space.default(), "default")
     if number <= len(points):
         return Suggestion(points[number - 1], "user")
     rng = random.Random(suggestion_seed(seed, number))
-    rung, usable = _fidelity(seen, startup)
-    if not model or rung < 0 or number % _RANDOM_SHARE == _RANDOM_SHARE - 1:
-        return Suggestion(_untried(space, seen, lambda: space.sample(rng)), "random")
-    study = _study(space, seen, rung, suggestion_seed(seed, number), maximise)
-    params = _untried(space, seen, lambda: _ask(study, space), lambda: space.sample(rng))
-    return Suggestion(params, "model", f"{usable} values at rung {rung + 1}")
+    valued = sum(bool(o.values) and o.values[-1] is not None for o in seen)
+    if not model or valued < startup or number % _RANDOM_SHARE == _RANDOM_SHARE - 1 or not space.dimensions:
+        return Suggestion(_untried(space, seen, (space.sample(rng) for _ in repeat(None))), "random")
+    evidence = gather(space, seen, maximise)
+    dice = np.random.default_rng(suggestion_seed(seed, number))
+    rung = _enough(evidence) if dice.random() < 0.5 else 0
+    view = evidence.at_rung(rung)
+    if dice.random() < 0.5:
+        parzen, name = Parzen(space, view), "Parzen densities"
+        found: Iterator[Params] = (parzen.draw(dice) for _ in range(_TRIES))
+    else:
+        found, name = _improving(space, view, dice), "Gaussian process"
+    params = _untried(space, seen, chain(found, (space.sample(rng) for _ in repeat(None))))
+    return Suggestion(params, "model", f"{len(view.score)} trials that reached rung {rung + 1}; {name}")
 
 
-def _fidelity(seen: Sequence[Observation], startup: int) -> tuple[int, int]:
-    """The highest rung that `startup` finite values have reached, and how many have; (-1, 0) when none has."""
-    highest = max((len(observation.values) for observation in seen), default=0)
-    for rung in reversed(range(highest)):
-        usable = sum(len(o.values) > rung and _finite(o.values[rung]) for o in seen)
-        if usable >= startup:
-            return rung, usable
-    return -1, 0
+def _enough(evidence: Evidence) -> int:
+    """The highest rung that more trials than dimensions, and 8, have reached; the first when there is none."""
+    least = max(8, evidence.points.shape[1] + 1)
+    return max((r for r in range(int(evidence.rung.max()) + 1) if (evidence.rung >= r).sum() >= least), default=0)
 
 
-def _finite(value: float | None) -> bool:
-    return value is not None and math.isfinite(value)
+def _improving(space: Space, view: Evidence, rng: np.random.Generator) -> Iterator[Params]:
+    """Configurations by the improvement that the process expects, largest first."""
+    levels = (view.rung.max() - view.rung).astype(float)
+    busy = features(space, view.busy[-_BUSY:])
+    process = GaussianProcess(features(space, view.points), view.score, levels, busy)
+    leaders = view.points[process.order[:_LEADERS]]
+    found = np.concatenate([rng.random((_WIDE, view.points.shape[1])), _near(leaders, _WIDE, rng)])
+    worth = process.improvement(features(space, _settled(space, found)))
+    for step in range(_ROUNDS):
+        best = found[np.argsort(-worth, kind="stable")[:5]]
+        steps = rng.normal(size=(_CLOSER, found.shape[1])) * (rng.random((_CLOSER, found.shape[1])) < 0.5)
+        closer = np.clip(best[rng.integers(0, len(best), _CLOSER)] + steps * 0.08 * 0.4**step, 0.0, 1.0)
+        found = np.concatenate([found, closer])
+        worth = np.concatenate([worth, process.improvement(features(space, _settled(space, closer)))])
+    yield from (_params(space, point) for point in found[np.argsort(-worth, kind="stable")[:_TRIES]])
 
 
-def _untried(space: Space, seen: Sequence[Observation], first: Any, then: Any = None) -> Params:
-    """The first configuration from `first`, later from `then`, that no trial had; any, when the space is used up."""
+def _near(leaders: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Points near `leaders`: some dimensions moved, by steps of all sizes, reflected at the ends of the cube."""
+    d = leaders.shape[1]
+    moved = rng.random((count, d)) < rng.choice([0.15, 0.3, 0.6, 1.0], (count, 1))
+    moved[np.arange(count), rng.integers(0, d, count)] = True
+    size = 10 ** rng.uniform(-2.3, -0.4, (count, 1))
+    raw = np.abs(leaders[rng.integers(0, len(leaders), count)] + moved * rng.normal(size=(count, d)) * size)
+    return np.asarray(np.clip(1 - np.abs(1 - raw), 0.0, 1.0))
+
+
+def _settled(space: Space, points: np.ndarray) -> np.ndarray:
+    """`points` as the process knows tried ones: in a conditional space, 0.5 for what is not active."""
+    return encode(space, [_params(space, point) for point in points]) if space.conditional else points
+
+
+def _params(space: Space, point: np.ndarray) -> Params:
+    units = dict(zip((dimension.name for dimension in space.dimensions), point, strict=True))
+    return space.build(lambda dimension: decode(dimension, float(units[dimension.name])))
+
+
+def _untried(space: Space, seen: Sequence[Observation], found: Iterator[Params]) -> Params:
+    """The first of `found` that no trial had; after _TRIES, or when the space is used up, the next."""
     tried = [observation.params for observation in seen]
-    params: Params = first()
-    for _ in range(_TRIES):
-        if params not in tried or space.size <= len(tried):
-            break
-        params = (then or first)()
-    return params
-
-
-def _study(space: Space, seen: Sequence[Observation], rung: int, seed: int, maximise: bool) -> optuna.Study:
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    with warnings.catch_warnings():  # `group` is marked experimental since Optuna 2.8
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        sampler = optuna.samplers.TPESampler(
-            seed=seed, n_startup_trials=1, multivariate=True, group=space.conditional, constant_liar=True
-        )
-    study = optuna.create_study(direction="maximize" if maximise else "minimize", sampler=sampler)
-    finite = [float(o.values[rung]) for o in seen if len(o.values) > rung and _finite(o.values[rung])]  # type: ignore[arg-type]
-    spread = 0.1 * (max(finite) - min(finite))
-    worst = min(finite) - spread if maximise else max(finite) + spread
-    study.add_trials([trial for o in seen if (trial := _told(space, o, rung, worst))])
-    return study
-
-
-def _told(space: Space, observation: Observation, rung: int, worst: float) -> optuna.trial.FrozenTrial | None:
-    import optuna
-
-    if observation.failed and len(observation.values) <= rung:
-        return None
-    reached = len(observation.values) > rung
-    diverged = bool(observation.values) and not _finite(observation.values[-1])
-    value = observation.values[rung] if reached else None
-    active = space.active(observation.params)
-    return optuna.trial.create_trial(
-        state=optuna.trial.TrialState.COMPLETE if reached or diverged else optuna.trial.TrialState.RUNNING,
-        params={d.name: _encode(d, observation.params[d.key]) for d in active},
-        distributions={d.name: distribution(d) for d in active},
-        value=None if not (reached or diverged) else (float(value) if _finite(value) else worst),  # type: ignore[arg-type]
-    )
-
-
-def _ask(study: optuna.Study, space: Space) -> Params:
-    trial = study.ask()
-
-    def pick(dimension: Dimension) -> Any:
-        domain, name = dimension.domain, dimension.name
-        if isinstance(domain, Choice):
-            return domain.options[trial.suggest_categorical(name, range(len(domain.options)))]
-        if domain.integer:
-            return trial.suggest_int(name, int(domain.low), int(domain.high), log=domain.log)
-        return domain.clip(trial.suggest_float(name, domain.low, domain.high, log=domain.log, step=domain.step))
-
-    return space.build(pick)
-
-
-def _encode(dimension: Dimension, value: Any) -> Any:
-    """Options go by their place: they may be lists, which Optuna does not take."""
-    return dimension.domain.options.index(value) if isinstance(dimension.domain, Choice) else value
-
-
-def distribution(dimension: Dimension) -> optuna.distributions.BaseDistribution:
-    """Optuna's word for a domain; options go by their place."""
-    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-
-    domain = dimension.domain
-    if isinstance(domain, Choice):
-        return CategoricalDistribution(tuple(range(len(domain.options))))
-    assert isinstance(domain, Range)
-    if domain.integer:
-        return IntDistribution(int(domain.low), int(domain.high), log=domain.log)
-    return FloatDistribution(domain.low, domain.high, log=domain.log, step=domain.step)
+    if space.size <= len(tried):
+        return next(found)
+    return next((params for params in islice(found, 2 * _TRIES) if params not in tried), None) or next(found)

@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.storages.journal import BaseJournalBackend
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo.layout import write_text
 from hpo.records import Event, SweepState, Trial
-from hpo.search.bayes import distribution
 from hpo.space import Choice, Dimension, Space
 
 _STATES = {
@@ -111,7 +110,10 @@ def domain_of(dimension: Dimension) -> BaseDistribution:
     """A domain as Optuna has it, choices by what they are."""
     if isinstance(dimension.domain, Choice):
         return CategoricalDistribution([shown_value(dimension, option) for option in dimension.domain.options])
-    return distribution(dimension)
+    domain = dimension.domain
+    if domain.integer:
+        return IntDistribution(int(domain.low), int(domain.high), log=domain.log)
+    return FloatDistribution(domain.low, domain.high, log=domain.log, step=domain.step)
 
 
 def shown_value(dimension: Dimension, value: Any) -> Any:

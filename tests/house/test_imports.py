@@ -21,7 +21,7 @@ ALLOWED = {  # room -> packages from outside, rooms of ours
     "hpo/results": (set(), {"hpo", "hpo.results"}),
     "hpo/data": (ARRAYS, {"hpo", "hpo.data"}),
     "hpo/trial": (TORCH | ARRAYS | {"huggingface_hub"}, {"hpo", "hpo.data", "hpo.trial"}),
-    "hpo/search": (RAY, {"hpo", "hpo.results", "hpo.search"}),
+    "hpo/search": (RAY | {"numpy"}, {"hpo", "hpo.results", "hpo.search"}),
     "hpo/export": (
         {"torch", "timm", "numpy", "safetensors"},
         {"hpo", "hpo.data", "hpo.results", "hpo.trial", "hpo.predictor.metrics", "hpo.export"},
