@@ -4,12 +4,13 @@ BIN := .venv/bin
 CACHES := .pytest_cache .mypy_cache .ruff_cache *.egg-info
 
 .NOTPARALLEL:
-.PHONY: help .venv demo test test-fast lint clean
+.PHONY: help .venv demo test test-fast lint docs clean
 help:
 	@echo "make demo       environment, bundled photographs, a real sweep on this machine, its report"
 	@echo "make test       environment, all tests (as root on Debian also those on a real SLURM)"
 	@echo "make test-fast  without those that start Ray or SLURM"
 	@echo "make lint       ruff and mypy"
+	@echo "make docs       the pages of docs/commands, from each command's --help"
 	@echo "make .venv      the environment alone; another Python: make .venv PYTHON=python3.12"
 	@echo "make clean      removes .venv and caches, never runs/"
 
@@ -40,6 +41,9 @@ lint: .venv/ready
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+docs: .venv/ready
+	$(BIN)/python docs/commands.py
 
 clean:
 	rm -rf .venv $(CACHES)

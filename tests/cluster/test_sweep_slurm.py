@@ -52,6 +52,20 @@ def test_two_hosts_from_submit_to_results(slurm, shared_tmp, write_sweep, submit
     assert results(run)["best"] == state.incumbent().id
     assert (run / "report.html").is_file()
     assert (run / "best" / "weights.safetensors").is_file()
+    retrain_on_slurm(slurm, run)
+
+
+def retrain_on_slurm(slurm, run):
+    """The best trial and the default again with two seeds, each a job of its own."""
+    retrain = [sys.executable, ROOT / "launch" / "retrain.py", run]
+    slurm.run(*retrain, "--top", "1", "--seeds", "2", "--nodes", "1", timeout=120)
+    jobs = slurm.run("squeue", "-h", "-o", "%A").stdout.split()
+    assert len(jobs) == 2
+    assert [slurm.wait(job) for job in jobs] == ["COMPLETED", "COMPLETED"]
+    said = json.loads(slurm.run(*retrain, "--json").stdout)
+    assert len(said["seeds"]) == 2
+    assert said["unfinished"] == []
+    assert all(len(candidate["values"]) == 2 for candidate in said["candidates"])
 
 
 def test_a_cancelled_job_leaves_nothing_behind_and_goes_on(slurm, shared_tmp, write_sweep, submit, wait_for_event):

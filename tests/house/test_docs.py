@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -38,3 +40,10 @@ def test_the_command_understands_the_line(page, line):
 def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
         assert target.startswith("https://") or (page.parent / target).exists(), target
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 13), reason="argparse writes short options in another way since 3.13")
+def test_the_pages_of_the_commands_are_up_to_date():
+    command = [sys.executable, ROOT / "docs" / "commands.py", "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
