@@ -1,7 +1,7 @@
 """Writes docs/commands/: a page for each command, from its docstring and its --help. `make docs` runs it.
 
-    python docs/commands.py           # writes the pages
-    python docs/commands.py --check   # says which page is out of date; exit code 1 then
+python docs/commands.py           # writes the pages
+python docs/commands.py --check   # says which page is out of date; exit code 1 then
 """
 
 from __future__ import annotations
