@@ -1,6 +1,6 @@
 """The driver of an attempt: joins the Ray cluster, runs the search, writes what people read afterwards.
 
-    python -m hpo.cluster.driver DIR ATTEMPT [fenced]    (started by hpo.cluster.head on the same host)
+Its arguments are DIR ATTEMPT [fenced], see hpo.cluster.driver_main, which starts it.
 
 fenced: an earlier attempt on a host that SLURM has given up was told to end, and may hold the journal for a while.
 Exit codes: 0 the sweep is done; 75 stopped on request, to be resumed; else see hpo.errors.
@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from hpo.cluster.driver_main import STOP_SIGNALS
 from hpo.cluster.housekeeping import CheckpointBudget
 from hpo.cluster.nodes import NodeWatch
 from hpo.cluster.rendezvous import Rendezvous
@@ -36,17 +37,16 @@ from hpo.search.sweep import Sweep
 from hpo.search.trialfiles import TrialFiles
 from hpo.usage import Usage, origin
 
-_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 STOPPED = 75  # EX_TEMPFAIL: not done, try again
 _JOIN_DEADLINE_S = 120
 _FENCED_S = 100.0  # NFS frees the locks of a host that it hears no more of after 90 s
 
 
-def main(argv: list[str] | None = None) -> int:
-    root, attempt, *more = argv or sys.argv[1:]
-    signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)  # before any thread starts; see _leave_on_request
-    directory = open_sweep(root)
+def run(argv: list[str]) -> int:
+    """DIR ATTEMPT [fenced]; returns the exit code. The signals of driver_main are blocked in every thread."""
+    root, attempt, *more = argv
     try:
+        directory = open_sweep(root)
         return drive(directory, attempt, _FENCED_S if "fenced" in more else 0.0)
     except SlurmtuneError as error:
         say(f"error: {error}")
@@ -140,7 +140,7 @@ def _leave_on_request(rendezvous: Rendezvous, close: Callable[[str], None]) -> N
     A thread, and not a signal handler: Python runs handlers in the main thread, which may be waiting inside Ray for a
     head that the same signal has just ended.
     """
-    signum = signal.sigwait(_STOP_SIGNALS)
+    signum = signal.sigwait(STOP_SIGNALS)
     try:
         asked = rendezvous.read("asked") or {"reason": signal.Signals(signum).name, "next": ""}
         close(f"stopped on request ({asked['reason']})" + (f"; {asked['next']}" if asked["next"] else ""))
@@ -250,9 +250,3 @@ class _Narrator:
 def say(message: str) -> None:
     sys.stdout.write(f"{time.strftime('%H:%M:%S')} {message}\n")
     sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    code = main()
-    sys.stdout.flush()
-    os._exit(code)  # Ray's own leave-taking aborts when its head has gone before us, and all is written already

@@ -69,7 +69,7 @@ class HeadSupervisor(Supervisor):
 
     def _start_driver(self, address: str, fenced: bool) -> Child:
         """The driver imports Ray while the head starts, so it is started first and told of the head by its file."""
-        command = [sys.executable, "-m", "hpo.cluster.driver", str(self.directory.root), self.allocation.attempt]
+        command = [sys.executable, "-m", "hpo.cluster.driver_main", str(self.directory.root), self.allocation.attempt]
         node = prepare_node(self.allocation, address)
         return self._start("driver", [*command, *(["fenced"] if fenced else [])],
                            ray_environment(self.directory.token, node))  # fmt: skip
