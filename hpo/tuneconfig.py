@@ -112,7 +112,7 @@ def _optional(name: str, value: Any, low: int) -> int | None:
 def _size(name: str, value: Any) -> float | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
+    if not _is_number(value) or value <= 0:
         raise UsageError(f"{name} must be a number of gigabytes above 0, got {value!r}.")
     return float(value)
 
@@ -120,19 +120,18 @@ def _size(name: str, value: Any) -> float | None:
 def _number(name: str, value: Any) -> float | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if not _is_number(value):
         raise UsageError(f"{name} must be a finite number, got {value!r}.")
     return float(value)
+
+
+def _is_number(value: Any) -> bool:
+    return not isinstance(value, bool) and isinstance(value, (int, float)) and math.isfinite(value)
 
 
 def _amount(name: str, value: Any) -> float | None:
     if value is None:
         return None
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, (int, float))
-        or value < 0
-        or (value > 1 and value != int(value))
-    ):
+    if not _is_number(value) or value < 0 or (value > 1 and value != int(value)):
         raise UsageError(f"resources_per_trial.{name} must be a whole number or a fraction below 1, got {value!r}.")
     return float(value)

@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from hpo.config import TERM_KEYS
 from hpo.errors import ClusterError, UsageError, nearest
 
 _DEADLINE_S = 20
@@ -38,18 +37,17 @@ class SlurmRequest:
 
     @classmethod
     def from_words(cls, words: Mapping[str, Any]) -> SlurmRequest:
-        """From flags or a sweep file's `slurm:`; checked here, so that sbatch need not guess. Words that are no
-        request to SLURM, as hpo.cluster.terms has them, are passed over.
+        """From flags or a sweep file's `slurm:`; checked here, so that sbatch need not guess.
 
         Raises:
             UsageError: a number is none, a time is none of SLURM's, or a text has a space or control character.
         """
         values: dict[str, Any] = {}
         for name, value in words.items():
-            if value is None or name in TERM_KEYS:
+            if value is None:
                 continue
             if name in ("nodes", "gpus_per_node", "cpus_per_task"):
-                values[name] = _whole(name, value, 0 if name == "gpus_per_node" else 1)
+                values[name] = check_whole(name, value, 0 if name == "gpus_per_node" else 1)
             elif not re.fullmatch(r"[!-~]+", str(value)):
                 raise UsageError(f"--{name.replace('_', '-')} must be one word, got {value!r}.")
             else:
@@ -215,7 +213,8 @@ def format_minutes(minutes: int) -> str:
     return f"{f'{days}-' if days else ''}{rest // 60:02d}:{rest % 60:02d}:00"
 
 
-def _whole(name: str, value: Any, low: int) -> int:
+def check_whole(name: str, value: Any, low: int) -> int:
+    """`value` of flag `name` as a whole number of at least `low`."""
     if isinstance(value, bool) or not re.fullmatch(r"\d+", str(value)) or int(value) < low:
         raise UsageError(f"--{name.replace('_', '-')} must be a whole number of at least {low}, got {value!r}.")
     return int(value)

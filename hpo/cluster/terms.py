@@ -6,13 +6,11 @@ Kept in resolved.json under `terms`; what was used so far is in the journal. Sta
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from hpo.cluster.request import parse_minutes
-from hpo.config import TERM_KEYS
+from hpo.cluster.request import check_whole, parse_minutes
 from hpo.errors import UsageError, nearest
 from hpo.usage import Usage
 
@@ -33,18 +31,18 @@ class Terms:
 
     @classmethod
     def from_words(cls, words: Mapping[str, Any]) -> Terms:
-        """From flags, a sweep file's `slurm:` or resolved.json.
+        """From words such as resolved.json has them; other words are passed over.
 
         Raises:
             UsageError: an unknown mode, a limit that is no number or below the least that makes sense.
         """
-        values = {key: words[key] for key in TERM_KEYS if words.get(key) is not None}
+        values = {term.name: words[term.name] for term in fields(cls) if words.get(term.name) is not None}
         if "mode" in values and values["mode"] not in MODES:
             raise UsageError(f"--mode must be {' or '.join(MODES)}, got {values['mode']!r}."
                              f"{nearest(str(values['mode']), MODES)}")  # fmt: skip
         for key, low in (("max_attempts", 1), ("max_replacements", 0)):
             if key in values:
-                values[key] = _whole(key, values[key], low)
+                values[key] = check_whole(key, values[key], low)
         if "max_gpu_hours" in values:
             values["max_gpu_hours"] = _hours(values["max_gpu_hours"])
         if "head_time" in values:
@@ -86,12 +84,6 @@ def fruitless(usage: Usage, origin: str) -> str:
         return ""
     why = last[-1].reason or "it did not end in order"
     return f"{IDLE_ATTEMPTS} attempts in a row brought no new epoch; the last: {why}"
-
-
-def _whole(key: str, value: Any, low: int) -> int:
-    if isinstance(value, bool) or not re.fullmatch(r"\d+", str(value)) or int(value) < low:
-        raise UsageError(f"--{key.replace('_', '-')} must be a whole number of at least {low}, got {value!r}.")
-    return int(value)
 
 
 def _hours(value: Any) -> float:

@@ -101,7 +101,7 @@ def test_a_resumed_sweep_counts_what_is_there(tmp_path):
     assert sweep.kept("0001") == ["best-0001", "best-0002"]
 
 
-@pytest.mark.parametrize("value", [0, -1, "5GB", True])
+@pytest.mark.parametrize("value", [0, -1, "5GB", True, float("inf"), float("nan")])
 def test_a_wrong_budget_is_refused(value):
     with pytest.raises(UsageError, match="checkpoint_budget_gb must be a number of gigabytes"):
         parse_tune({"checkpoint_budget_gb": value})
