@@ -21,13 +21,12 @@ import contextlib
 import fcntl
 import json
 import re
-import shutil
 from collections.abc import Iterator
 from typing import Any
 
 from hpo.errors import JournalError, UsageError
 from hpo.layout import SweepDirectory
-from hpo.results.leftovers import Plan, plan_cleaning
+from hpo.results.leftovers import Plan, plan_cleaning, remove_checkpoint
 from hpo.results.read import open_results, read_results
 from hpo.results.wording import count
 from launch.terminal import command, say
@@ -130,15 +129,9 @@ def _to_json(plan: Plan, directory: SweepDirectory, removed: bool) -> dict[str, 
 
 
 def _remove(plan: Plan) -> None:
-    """Each folder goes out of sight first, so that no reader takes a half for a whole."""
     for one in plan.leftovers:
-        hidden = (
-            one.path if one.path.name.startswith(".tmp-") else one.path.with_name(f".tmp-old-{one.path.name[-4:]:0>8}")
-        )
         try:
-            if hidden != one.path:
-                one.path.rename(hidden)
-            shutil.rmtree(hidden)
+            remove_checkpoint(one.path)
         except OSError as error:
             raise UsageError(f"{one.path} cannot be removed ({error.strerror}); what came before it is gone.") from None
 

@@ -7,14 +7,12 @@ go on; launch/clean.py makes more room afterwards.
 
 from __future__ import annotations
 
-import shutil
-import uuid
 from collections.abc import Callable
-from pathlib import Path
+from contextlib import suppress
 
 from hpo.layout import SweepDirectory
 from hpo.records import Event, SweepState, Trial
-from hpo.results.leftovers import checkpoint_folders, checkpoint_size
+from hpo.results.leftovers import checkpoint_folders, checkpoint_size, remove_checkpoint
 
 _GB = 10**9
 
@@ -71,14 +69,8 @@ class CheckpointBudget:
                 if self._total <= self._budget:
                     return count
                 if found == kind:
-                    _remove_whole(path)
-                    count += 1
+                    with suppress(OSError):  # a checkpoint that cannot go is no reason to end the sweep
+                        remove_checkpoint(path)
+                        count += 1
                     self._measure(trial.id)
         return count
-
-
-def _remove_whole(path: Path) -> None:
-    """Under another name first, so that nobody finds half a checkpoint."""
-    gone = path.with_name(f".tmp-old-{uuid.uuid4().hex[:8]}")
-    path.rename(gone)
-    shutil.rmtree(gone, ignore_errors=True)

@@ -13,7 +13,7 @@ from hpo.data.columns import Columns
 from hpo.data.format import dataset_name
 from hpo.data.manifest import Manifest, ShardRecord, read_manifest
 from hpo.data.shardfile import ContiguousFile, RepackedFile, ShardFile
-from hpo.data.tables import ShardTables, find_offsets, read_cells, read_tables
+from hpo.data.tables import Offsets, ShardTables, find_offsets, read_cells, read_tables
 from hpo.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -36,7 +36,8 @@ class ShardSet:
     """
 
     def __init__(self, directory: Path, split: str, column: int = 0) -> None:
-        """`column`: which image column of a table to read; data of images alone have the one."""
+        """`column`: which image column of a table to read; data of images alone have the one. Numbers and codes come
+        with the first."""
         manifest = read_manifest(directory)
         if not manifest.splits.get(split):
             there = ", ".join(f"{name} ({count})" for name, count in manifest.splits.items() if count)
@@ -48,15 +49,19 @@ class ShardSet:
         self.columns = Columns.from_json(manifest.columns) if manifest.columns else None
         self._files: list[ShardFile] = []
         records = [record for record in manifest.shards if record.split == split and record.num_samples]
-        self._adopt([self._open(directory / record.path, record, manifest, column) for record in records])
+        paths = [directory / record.path for record in records]
+        offsets = [find_offsets(path, record) for path, record in zip(paths, records, strict=True)]
+        shards = list(zip(paths, records, offsets, strict=True))
+        self._adopt([self._open(path, record, manifest, places, column) for path, record, places in shards])
         if self.columns:
-            cells = [read_cells(path, record, manifest, find_offsets(path, record))
-                     for path, record in zip(self._paths, records, strict=True)]  # fmt: skip
-            self.numbers, self.codes = (np.concatenate(parts) for parts in zip(*cells, strict=True))
             self.present = self.heights > 0
+        if self.columns and column == 0:
+            cells = [read_cells(path, record, manifest, places) for path, record, places in shards]
+            self.numbers, self.codes = (np.concatenate(parts) for parts in zip(*cells, strict=True))
 
-    def _open(self, path: Path, record: ShardRecord, manifest: Manifest, column: int) -> ShardTables:
-        offsets = find_offsets(path, record)
+    def _open(
+        self, path: Path, record: ShardRecord, manifest: Manifest, offsets: Offsets | None, column: int
+    ) -> ShardTables:
         tables = read_tables(path, record, manifest, offsets, column)
         if offsets is None:
             if not any(isinstance(file, RepackedFile) for file in self._files):

@@ -13,14 +13,13 @@ import importlib.util
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from hpo.errors import UsageError
 from hpo.records import SweepState, Trial
 
-TRACKERS = ("mlflow", "wandb")
 _PACKAGES = {"mlflow": "mlflow", "wandb": "wandb"}
 _MLFLOW_STATES = {"completed": "FINISHED", "stopped": "FINISHED", "diverged": "FAILED", "failed": "FAILED",
                   "running": "RUNNING"}  # fmt: skip  # the others wait
@@ -54,7 +53,11 @@ def write_mlflow(name: str, state: SweepState, constants: Mapping[str, Any], fol
         started, ended = _milliseconds(trial)
         run = client.create_run(experiment, start_time=started, run_name=trial.id, tags=_tags(trial)).info.run_id
         params = [Param(key, _text(value)[:_LONGEST]) for key, value in {**constants, **trial.params}.items()]
-        metrics = [Metric(key, value, ended, epoch) for epoch, key, value in _metrics(trial)]
+        metrics = [
+            Metric(key, value, ended, epoch)
+            for epoch, values in trial.last.items()
+            for key, value in _numbers(values).items()
+        ]
         for first in range(0, max(len(metrics), 1), _BATCH):
             client.log_batch(run, metrics[first : first + _BATCH], () if first else params)
         if trial.finished:
@@ -77,7 +80,7 @@ def write_wandb(name: str, state: SweepState, constants: Mapping[str, Any], fold
             config={**constants, **trial.params}, tags=[trial.state, trial.origin], reinit="finish_previous",
         )  # fmt: skip
         for epoch, values in trial.last.items():
-            run.log({key: value for key, value in values.items() if isinstance(value, (int, float))}, step=epoch)
+            run.log(_numbers(values), step=epoch)
         if trial.best:
             run.summary[f"best_{state.metric}"], run.summary["best_epoch"] = trial.best[1], trial.best[0]
         run.summary.update(_tags(trial))
@@ -85,12 +88,9 @@ def write_wandb(name: str, state: SweepState, constants: Mapping[str, Any], fold
     wandb.teardown()
 
 
-def _metrics(trial: Trial) -> Iterator[tuple[int, str, float]]:
-    """(epoch, name, value) for every number that was reported."""
-    for epoch, values in trial.last.items():
-        for key, value in values.items():
-            if isinstance(value, (int, float)) and key != "epoch":
-                yield epoch, key, float(value)
+def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    """Of what an epoch reported; hosts and metrics that were not finite are left out."""
+    return {key: float(value) for key, value in values.items() if isinstance(value, (int, float)) and key != "epoch"}
 
 
 def _tags(trial: Trial) -> dict[str, str]:

@@ -10,6 +10,8 @@ which clean.py leaves 5, and 3 more for each of the best trials.
 from __future__ import annotations
 
 import re
+import shutil
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,6 +75,14 @@ def checkpoint_folders(folder: Path) -> list[tuple[str, Path]]:
     """Kind and path of each checkpoint in a trial's checkpoint folder that holds nothing but ours; last or best."""
     found = [(match[1], path) for path in _folders(folder) if (match := _CHECKPOINT.fullmatch(path.name))]
     return [(kind, path) for kind, path in found if _holds_ours(path)]
+
+
+def remove_checkpoint(path: Path) -> None:
+    """Out of sight first, so that no reader takes a half for a whole. Raises OSError."""
+    hidden = path if path.name.startswith(".tmp-") else path.with_name(f".tmp-old-{uuid.uuid4().hex[:8]}")
+    if hidden != path:
+        path.rename(hidden)
+    shutil.rmtree(hidden)
 
 
 def _folders(folder: Path) -> Iterator[Path]:

@@ -7,7 +7,7 @@
 
 Ray's own OptunaSearch tells a trial that was stopped after one epoch as if its value were final; early values then
 compete with final ones and the search is worse than random. Here values of different rungs are never compared.
-Each of the four alone loses on some task by much; in turn they do not (docs/search.md has the figures).
+Each of the four alone loses on some task by much; in turn they do not (measured with bench/search).
 A suggestion is a pure function of the journal's prefix and the sweep's seed: all is computed anew for each, and the
 k-th suggestion has its own random seed, so nothing needs saving.
 """

@@ -1,7 +1,6 @@
 """Batches of pixels, read ahead by threads.
 
-Threads, not processes: decoding, resizing and copying let go of Python's lock, and a batch crosses no process border
-(bench/README.md has the comparison).
+Threads, not processes: decoding, resizing and copying let go of Python's lock, and a batch crosses no process border.
 """
 
 from __future__ import annotations
