@@ -20,7 +20,6 @@ _SPELLINGS = {
     "model.timm_image.max_img_num_per_col": "model.timm_image.max_image_num_per_column",
 }
 _PER_EPOCH = "trials validate once after each epoch, so that a rung is a number of epochs"
-_NO_TUNING = "optim.peft says what of a model is trained; LoRA and its kin are not available"
 _ONE_IMAGE = "an image column holds one RGB image a row, and each column has features of its own"
 _LAYER_NORM = "layers are normalised by layer_norm"
 _NO_TEXT = "text is not modelled, only images, numbers and categories"
@@ -45,20 +44,19 @@ KEYS: dict[str, tuple[tuple[Any, ...], str]] = {  # key -> values that change no
     "data.numerical.convert_to_text": ((False,), _NO_TEXT),
     "data.numerical.scaler_with_mean": ((True,), "numbers are standardised by the training split"),
     "data.numerical.scaler_with_std": ((True,), "numbers are standardised by the training split"),
-    "optim.lr_choice": (("layerwise_decay",), "optim.lr_decay sets the decay by layer, 1 is a single rate"),
-    "optim.lr_mult": ((1,), "it belongs to lr_choice two_stages, which is not available; use optim.lr_decay"),
-    "optim.end_lr": ((0,), "schedules end at 0"),
+    "optim.lr_choice": (
+        ("layerwise_decay",),
+        "optim.lr_decay (by layer) and optim.lr_mult (of the classifier) both act, at 1 not at all",
+    ),
     "optim.max_steps": ((-1,), "trainings are counted in epochs: use optim.max_epochs"),
     "optim.val_check_interval": ((1, 1.0), _PER_EPOCH),
     "optim.check_val_every_n_epoch": ((1,), _PER_EPOCH),
     "optim.skip_final_val": ((False,), _PER_EPOCH),
-    "optim.gradient_clip_algorithm": (("norm",), "gradients are clipped by their norm"),
     "optim.track_grad_norm": ((-1,), _LIGHTNING),
     "optim.log_every_n_steps": ((), _PER_EPOCH),
-    "optim.lora": ((), _NO_TUNING),
-    "optim.extra_trainable_params": (([],), _NO_TUNING),
-    "optim.loss_func": (("auto",), "classes are trained by cross entropy, numbers by squared error"),
-    "optim.focal_loss": ((), "classes are trained by cross entropy"),
+    "optim.lora.module_filter": ((None,), "optim.lora.filter names layers by their whole path"),
+    "optim.lora.conv_lora_expert_num": ((8,), "it belongs to conv_lora, which is Segment Anything's"),
+    "optim.focal_loss.reduction": (("mean",), "a batch's loss is its mean"),
     "optim.cross_modal_align": ((None,), _ONE_IMAGE),
     "optim.cross_modal_align_weight": ((0,), _ONE_IMAGE),
     "optim.automatic_optimization": ((True,), _LIGHTNING),
@@ -79,7 +77,6 @@ KEYS: dict[str, tuple[tuple[Any, ...], str]] = {  # key -> values that change no
         (["resize_shorter_side", "center_crop"],),
         "evaluation takes what is not random in train_transforms, or the middle square",
     ),
-    "model.timm_image.image_norm": ((), "mean and deviation are the model's own, as timm knows them"),
     "model.timm_image.image_chan_num": ((3,), _ONE_IMAGE),
     "model.timm_image.use_learnable_image": ((False,), _ONE_IMAGE),
     "model.timm_image.max_image_num_per_column": ((1,), _ONE_IMAGE),
@@ -89,6 +86,17 @@ KEYS: dict[str, tuple[tuple[Any, ...], str]] = {  # key -> values that change no
     "data.mixup.cutmix_minmax": ((None,), "boxes follow from data.mixup.cutmix_alpha"),
     "data.mixup.label_smoothing": ((), "optim.label_smoothing smooths mixed labels too"),
 }
+
+_SCALED = "it scales activations of text transformers; lora does what it does for images"
+_CONV_LORA = "it is made for Segment Anything; lora adapts convolutions too"
+VALUES: dict[str, dict[str, str]] = {  # key of ours -> AutoMM's values that it does not take, and why
+    "optim.peft": {"ia3": _SCALED, "ia3_bias": _SCALED, "ia3_norm": _SCALED, "ia3_lora": _SCALED,
+                   "ia3_lora_bias": _SCALED, "ia3_lora_norm": _SCALED, "conv_lora": _CONV_LORA},
+    "optim.lr_schedule": {"multi_step": "AutoMM's drops at epochs 30 and 55 whatever max_epochs is"},
+    "optim.loss_func": {"bcewithlogitsloss": "it is for numbers in 0..1; label those as two classes",
+                        "mse": "auto is the squared error of numbers", "crossentropyloss": "auto is that of classes"},
+    "env.precision": {"64": "it is of no use to images; 32 is the most"},
+}  # fmt: skip
 
 
 def spelt(name: str) -> str:

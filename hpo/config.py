@@ -32,8 +32,9 @@ from hpo.data.manifest import DataSummary, describe
 from hpo.errors import UsageError, nearest
 from hpo.layout import absolute
 from hpo.modelnames import check_model_name, check_optimizer_name
-from hpo.space import Choice, Params, Space, parse_space, space_from_json, space_to_json
-from hpo.trialconfig import TrialConfig, canonical_key, default_value, is_of_tables
+from hpo.requirements import check_company, possible_values
+from hpo.space import Params, Space, parse_space, space_from_json, space_to_json
+from hpo.trialconfig import TrialConfig, canonical_key, is_of_tables
 from hpo.tuneconfig import TUNE_KEYS, TuneConfig, check_names, check_whole, parse_tune
 from hpo.warmstart import read_earlier
 
@@ -86,7 +87,7 @@ class SweepConfig:
     @property
     def max_epochs(self) -> int:
         """Epochs of the longest training that the space permits."""
-        return int(max(_values(self.space, "optim.max_epochs")))
+        return int(max(possible_values(self.space, "optim.max_epochs")))
 
     def to_json(self) -> dict[str, Any]:
         """resolved.json: all that a job needs, without the YAML."""
@@ -260,6 +261,7 @@ def parse_search(document: Mapping[str, Any]) -> tuple[Space, TuneConfig]:
             raise UsageError(f"{section} must be a mapping, got {document[section]!r}.")
     space = parse_space(document.get("hyperparameters") or {})
     _check_timm_names(space)
+    check_company(space)
     tune = parse_tune(document.get("hyperparameter_tune_kwargs") or {})
     _check_search(space, tune)
     return space, tune
@@ -303,7 +305,7 @@ def _check_search(space: Space, tune: TuneConfig) -> None:
         raise UsageError(
             "nothing is searched: give at least one key of hyperparameters a domain, or set num_trials: 1."
         )
-    longest = int(max(_values(space, "optim.max_epochs")))
+    longest = int(max(possible_values(space, "optim.max_epochs")))
     if tune.grace_period and tune.grace_period > longest:
         raise UsageError(f"grace_period {tune.grace_period} lies beyond the longest training of {longest} epochs.")
 
@@ -311,7 +313,7 @@ def _check_search(space: Space, tune: TuneConfig) -> None:
 def _check_table(space: Space, data: Path, has_table: bool) -> None:
     """Refuses keys that act on a table where there is none, and those that cannot act on one."""
     if has_table:
-        if any(_values(space, "data.mixup.turn_on")):
+        if any(possible_values(space, "data.mixup.turn_on")):
             raise UsageError(f"data.mixup.turn_on: the rows of a table, as {data} has, cannot be mixed; set it false.")
         return
     for name in (*space.constants, *(dimension.key for dimension in space.dimensions)):
@@ -321,18 +323,8 @@ def _check_table(space: Space, data: Path, has_table: bool) -> None:
 
 def _check_timm_names(space: Space) -> None:
     for key, check in _CHECKED_BY_NAME.items():
-        for name in _values(space, key):
+        for name in possible_values(space, key):
             check(name)
-
-
-def _values(space: Space, key: str) -> list[Any]:
-    """What key can be, as far as it is finite; of a range its two ends."""
-    values: list[Any] = [space.constants[key]] if key in space.constants else []
-    for dimension in space.dimensions:
-        if dimension.key == key:
-            domain = dimension.domain
-            values += domain.options if isinstance(domain, Choice) else [domain.low, domain.high]
-    return values or [default_value(key)]
 
 
 def _points(points: Any) -> list[Mapping[str, Any]]:

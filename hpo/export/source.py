@@ -119,13 +119,13 @@ def render(images: Any, meta: Mapping[str, Any]) -> np.ndarray:
     from hpo.trial.render import render_image
 
     config, size = TrialConfig.from_flat(meta["config"]), int(meta["input"]["size"])
-    augmentation = Augmentation(tuple(config.model.train_transforms), config.model.crop_scale, meta["seed"])
+    augmentation = Augmentation.of(config.model, meta["seed"])
     rendered = []
     for image in images:
         height, width = image.shape[:2]
         crops = augmentation.crops(np.zeros(1, np.int64), np.array([height]), np.array([width]))
         rendered.append(np.empty((size, size, 3), np.uint8))
-        render_image(image, crops.boxes[0].tolist(), False, rendered[-1])
+        render_image(image, crops.boxes[0].tolist(), False, rendered[-1], config.model.interpolation)
     return np.stack(rendered)
 
 

@@ -44,9 +44,9 @@ def write_model(folder: Path, weights: Weights, model: nn.Module, policy: dict[s
         "input_size": [3, size, size],
         "mean": list(meta["input"]["mean"]),
         "std": list(meta["input"]["std"]),
-        "crop_pct": 1.0,
+        "crop_pct": meta["config"].get("model.timm_image.crop_pct", 1.0),
         "crop_mode": "squash" if _SQUARES_BY_SQUEEZING in transforms else "center",
-        "interpolation": "bilinear",
+        "interpolation": meta["input"].get("interpolation", "bilinear"),
     }
     cfg = timm.get_pretrained_cfg(meta["model"], allow_unregistered=True)
     fixed = bool(cfg and cfg.fixed_input_size)  # such a model has to be told its size when it is built

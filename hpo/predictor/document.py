@@ -12,7 +12,8 @@ from hpo.config import parse_search, parse_yaml
 from hpo.domains import searches, to_plain
 from hpo.errors import UsageError, nearest
 from hpo.predictor.presets import preset
-from hpo.trialconfig import SECTIONS, canonical_key
+from hpo.trialconfig import canonical_key
+from hpo.trialkeys import SECTIONS
 
 SOUPS = ("greedy_soup", "uniform_soup", "best")
 _BY_NAME: dict[str, dict[str, Any]] = {  # AutoGluon's short forms of hyperparameter_tune_kwargs

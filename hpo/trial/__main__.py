@@ -8,18 +8,20 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpo.errors import SlurmtuneError, UsageError
 from hpo.layout import read_json, write_json
-from hpo.trialconfig import TrialConfig, canonical_key
+from hpo.trialconfig import TrialConfig, canonical_key, known_keys
 
 if TYPE_CHECKING:
     from hpo.trial.loop import TrialResult
 
 _INTERRUPTED = 130
+_COMMA = re.compile(r",(?![^(]*\))")  # none between parentheses: color_jitter(0.4,0.4)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -91,12 +93,16 @@ def _parse_assignment(text: str) -> tuple[str, Any]:
     if not equals:
         raise UsageError(f"--set takes KEY=VALUE, got {text!r}.")
     key = canonical_key(name)
-    if key.endswith("_transforms") and not value.startswith("["):
-        return key, [word.strip() for word in value.split(",") if word.strip()]
+    if _is_list(key) and not value.startswith("[") and value.lower() not in ("none", "null"):
+        return key, [word.strip() for word in _COMMA.split(value) if word.strip()]
     try:
         return key, json.loads(value)
     except ValueError:
         return key, None if value.lower() == "none" else value
+
+
+def _is_list(key: str) -> bool:
+    return str(known_keys()[key].type).startswith("list")
 
 
 def _default_metric(data: Path) -> str:

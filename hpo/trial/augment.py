@@ -2,6 +2,7 @@
 
 Every transform maps a box to a box, so that a list of them costs one resampling of the pixels:
     resize                  the whole image, squeezed to a square
+    resize_shorter_side     nothing by itself: a box is resized when it is shown
     center_crop             the largest square in the middle
     random_resized_crop     a part of random area and aspect ratio (Szegedy et al., 2015), at least `crop_scale` of it
     random_crop             shifted by at most an eighth of its side, the border mirrored: 4 pixels at 32
@@ -13,10 +14,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hpo.transforms import split_transforms
 from hpo.trial.randomness import uniforms
+
+if TYPE_CHECKING:
+    from hpo.trial.policies import Policies
+    from hpo.trialkeys import ModelConfig
 
 _COLUMNS = 4  # random numbers that a transform may use
 _SHIFT = 1 / 8
@@ -43,12 +50,22 @@ class Crops:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """The transforms of one trial. `epoch` None is evaluation: what is not random in them, nothing else."""
+    """The boxes of one trial. `epoch` None is evaluation: what is not random in them, and of that the middle.
+
+    crop_pct: share of each side that evaluation sees; policies: what comes after the boxes in training.
+    """
 
     transforms: tuple[str, ...]
     crop_scale: float
     seed: int
     epoch: int | None = None
+    crop_pct: float = 1.0
+    policies: Policies | None = None
+
+    @classmethod
+    def of(cls, config: ModelConfig, seed: int, policies: Policies | None = None) -> Augmentation:
+        boxes, _ = split_transforms(config.train_transforms)
+        return cls(boxes, config.crop_scale, seed, None, config.crop_pct, policies)
 
     def at(self, epoch: int) -> Augmentation:
         return replace(self, epoch=epoch)
@@ -69,6 +86,8 @@ class Augmentation:
                 box = _random_resized_crop(box, numbers, self.crop_scale)
             else:
                 box = _BOXES[name](box, numbers)
+        if self.epoch is None:
+            box = _middle(box, self.crop_pct)
         return Crops(_whole_pixels(box), flips)
 
     def _applied(self) -> tuple[str, ...]:
@@ -81,6 +100,11 @@ class Augmentation:
 
 def _resize(box: Box, numbers: np.ndarray) -> Box:
     return box
+
+
+def _middle(box: Box, share: float) -> Box:
+    top, left, height, width = box
+    return top + height * (1 - share) / 2, left + width * (1 - share) / 2, height * share, width * share
 
 
 def _center_crop(box: Box, numbers: np.ndarray) -> Box:
@@ -109,6 +133,7 @@ def _random_resized_crop(box: Box, numbers: np.ndarray, smallest: float) -> Box:
 
 _BOXES: dict[str, Callable[[Box, np.ndarray], Box]] = {
     "resize": _resize,
+    "resize_shorter_side": _resize,
     "center_crop": _center_crop,
     "random_crop": _random_crop,
 }

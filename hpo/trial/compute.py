@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
+from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from hpo.errors import TrialError
+from hpo.trial.erasing import Erasing
+from hpo.trial.freezing import frozen_norms
 from hpo.trial.loader import Batch
+from hpo.trial.lowrank import load_merged, merged_weights, unmerged_weights
 from hpo.trial.mixing import Mixing
 from hpo.trial.model import Input, is_convolutional
-from hpo.trial.optimizer import set_learning_rate
+from hpo.trial.optimizer import clip_gradients, set_learning_rate
 from hpo.trial.render import Normaliser, render_batch
 from hpo.trial.task import Task
+from hpo.trialkeys import OptimConfig
 
 T = TypeVar("T")
 
@@ -31,8 +37,19 @@ class OutOfMemory(TrialError):
     kind = "oom"
 
 
+@dataclass(frozen=True)
+class Step:
+    """What one update is told, beside its batch. `number` counts updates from 0."""
+
+    rate: float
+    number: int = 0
+    mixing: Mixing | None = None
+    erasing: Erasing | None = None
+
+
 class Compute:
-    """Model, optimiser and device of a trial.
+    """Model, optimiser and device of a trial. `judged` is what is evaluated and kept: the model, or where
+    `optim.ema_decay` is on, the moving average of its weights.
 
     `micro_batch` images go through the model at a time; gradients add up over a batch, so that its size is what was
     asked for. When the device runs out of memory the micro-batch is halved, for good, and the piece of work done again.
@@ -46,13 +63,19 @@ class Compute:
         task: Task,
         feed: Input,
         micro_batch: int,
-        clip: float,
+        config: OptimConfig,
     ) -> None:
         self.micro_batch = micro_batch
-        self._accelerator, self._task, self._clip, self._size = accelerator, task, clip, feed.size
+        self._accelerator, self._task, self._config, self._input = accelerator, task, config, feed
         layout = torch.channels_last if is_convolutional(model) else torch.contiguous_format
         self._normalise = Normaliser(feed, accelerator.device, layout)
-        self.model, self.optimizer = accelerator.prepare(model.to(memory_format=layout), optimizer)
+        model = model.to(memory_format=layout)
+        self._average = ModelEmaV3(model, config.ema_decay, use_warmup=config.ema_warmup) if config.ema_decay else None
+        self.model, self.optimizer = accelerator.prepare(model, optimizer)
+        self.judged = self.model
+        if self._average:
+            self.judged = accelerator.prepare_model(self._average.module, evaluation_mode=True)
+        self._still = frozen_norms(model)
         self.scaler = accelerator.scaler  # of fp16, else None
         self._parameters = list(self.model.parameters())
         self._second_order = bool(getattr(optimizer, "is_second_order", False))
@@ -61,31 +84,65 @@ class Compute:
                 if hasattr(module, "fused_attn"):
                     module.fused_attn = False  # type: ignore[assignment]
 
-    def update(self, batch: Batch, rate: float, mixing: Mixing | None = None) -> Tensor:
+    def weights(self) -> dict[str, Tensor]:
+        """Those that are judged, in timm's names."""
+        return merged_weights(self.judged)
+
+    def state(self) -> dict[str, Any]:
+        """What `weights` do not tell, to go on from."""
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict() if self.scaler else None,
+            "adapters": unmerged_weights(self.judged),
+            "model": self.model.state_dict() if self._average else None,
+        }
+
+    def load(self, weights: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+        """Puts back what `weights` and `state` gave.
+
+        Raises:
+            RuntimeError, ValueError, KeyError: they are of another model or optimiser.
+        """
+        load_merged(self.judged, weights, state["adapters"])
+        if self._average:
+            self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.scaler and state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])
+
+    def train(self) -> None:
+        """Training mode, but for batch norms whose features are frozen."""
+        self.model.train()
+        for norm in self._still:
+            norm.eval()
+
+    def update(self, batch: Batch, step: Step) -> Tensor:
         """One step of the optimiser on `batch`; its mean loss, a scalar on the device that nobody has waited for."""
-        set_learning_rate(self.optimizer, rate)
-        loss = self._in_memory(lambda micro: self._accumulate(batch, micro, mixing))
-        if self._clip:
-            self._accelerator.clip_grad_norm_(self._parameters, self._clip)
+        set_learning_rate(self.optimizer, step.rate)
+        loss = self._in_memory(lambda micro: self._accumulate(batch, micro, step))
+        clip_gradients(self._accelerator, self._parameters, self._config)
         self.optimizer.step()
+        if self._average:
+            self._average.update(self.model, step.number + 1)
         return loss
 
-    def _accumulate(self, batch: Batch, micro: int, mixing: Mixing | None) -> Tensor:
+    def _accumulate(self, batch: Batch, micro: int, step: Step) -> Tensor:
         """The gradient of the batch's mean loss, piece by piece."""
         self.optimizer.zero_grad()  # of the update before, or of a try that failed
         total = torch.zeros((), device=self._accelerator.device)
         for first in range(0, len(batch), micro):
             part = batch.part(first, first + micro)
-            loss = self._loss(part, batch.opposite(first, first + micro), mixing) * (len(part) / len(batch))
+            loss = self._loss(part, batch.opposite(first, first + micro), step) * (len(part) / len(batch))
             self._accelerator.backward(loss, create_graph=self._second_order)
             total += loss.detach()
         return total
 
-    def _loss(self, part: Batch, opposite: Batch, mixing: Mixing | None) -> Tensor:
-        inputs, targets = self._feed(part)
+    def _loss(self, part: Batch, opposite: Batch, step: Step) -> Tensor:
+        inputs, targets = self._feed(part, step.erasing)
+        mixing = step.mixing
         if mixing is None:
             return self._task.loss(self.model(*inputs), targets)
-        (partners,), other_targets = self._feed(opposite)
+        (partners,), other_targets = self._feed(opposite, step.erasing)
         outputs = self.model(mixing.apply(inputs[0], partners.flip(0)))
         other_targets = other_targets.flip(0)
         own, other = self._task.loss(outputs, targets), self._task.loss(outputs, other_targets)
@@ -103,14 +160,19 @@ class Compute:
 
     def _compare(self, part: Batch) -> Tensor:
         inputs, targets = self._feed(part)
-        return self._task.compare(self.model(*inputs), targets)
+        return self._task.compare(self.judged(*inputs), targets)
 
-    def _feed(self, part: Batch) -> tuple[tuple[Any, ...], Tensor]:
+    def _feed(self, part: Batch, erasing: Erasing | None = None) -> tuple[tuple[Any, ...], Tensor]:
         """What the model takes: images, and of a table the rows; targets. On the device."""
-        device = self._accelerator.device
+        device, feed = self._accelerator.device, self._input
         images = part.images.to(device, non_blocking=True)
-        pixels = render_batch(images, part.crops, self._size) if part.crops else images.permute(0, 3, 1, 2)
+        if part.crops:
+            pixels = render_batch(images, part.crops, feed.size, feed.interpolation)
+        else:
+            pixels = images.permute(0, 3, 1, 2)
         normalised = self._normalise(pixels)
+        if erasing:
+            erasing.apply(normalised, part.samples)
         inputs = (normalised, part.rows.to(device)) if part.rows else (normalised,)
         return inputs, part.targets.to(device, non_blocking=True)
 
@@ -126,7 +188,7 @@ class Compute:
     def _halve(self, reason: str) -> None:
         if self.micro_batch == 1:
             raise OutOfMemory(
-                f"not even one image of {self._size} pixels fits into the memory of {self._accelerator.device} "
+                f"not even one image of {self._input.size} pixels fits into the memory of {self._accelerator.device} "
                 f"({reason}); choose a smaller model or image size, or give the trial a larger GPU."
             )
         self.micro_batch = max(1, self.micro_batch // 2)

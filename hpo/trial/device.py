@@ -15,7 +15,7 @@ from accelerate.state import AcceleratorState, GradientState
 from accelerate.utils import GradientAccumulationPlugin
 
 from hpo.errors import AcceleratorError, TrialError, UsageError, nearest
-from hpo.trialconfig import ACCELERATORS, EnvConfig
+from hpo.trialkeys import ACCELERATORS, EnvConfig
 
 ACCELERATOR_VARIABLE = "SLURMTUNE_ACCELERATOR"
 CPUS_VARIABLE = "SLURMTUNE_CPUS"

@@ -41,7 +41,7 @@ class TrainedModel:
         self.model = model.to(self.device, memory_format=self.layout).eval()  # type: ignore[call-overload]
         self.load(weights)
         self._normalise = Normaliser(self.feed, self.device, self.layout)
-        self._augmentation = Augmentation(tuple(config.model.train_transforms), config.model.crop_scale, meta["seed"])
+        self._augmentation = Augmentation.of(config.model, meta["seed"])
         self._classes = meta["task"] == "classification"
         if not self._classes:
             self._mean, self._std = np.array(meta["label_mean"]), np.array(meta["label_std"])
@@ -81,7 +81,7 @@ class TrainedModel:
         crops = self._augmentation.crops(np.arange(len(images)), heights, widths)
         pixels = np.empty((len(images), size, size, 3), np.uint8)
         for image, box, flip, out in zip(images, crops.boxes.tolist(), crops.flips, pixels, strict=True):
-            render_image(image, box, flip, out)
+            render_image(image, box, flip, out, self.feed.interpolation)
         return torch.from_numpy(pixels)
 
     def forward(self, pixels: Tensor, rows: Rows | None = None) -> Tensor:

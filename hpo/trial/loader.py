@@ -36,11 +36,13 @@ _DEADLINE = 900.0  # seconds for one batch; storage that takes longer is stuck
 class Batch:
     """images: uint8 (B, H, W, 3) on the host, rendered already unless `crops` says what is to be done on the device.
 
+    samples: the images' ids (B,), from which their random numbers follow.
     rows: of a table the rest of what there is; `images` are then those that the rows have, row after row.
     """
 
     images: Tensor
     targets: Tensor
+    samples: np.ndarray
     crops: Crops | None = None
     rows: Rows | None = None
 
@@ -50,7 +52,8 @@ class Batch:
     def part(self, first: int, last: int) -> Batch:
         places = self.rows.images_of(first, last) if self.rows else slice(first, last)
         crops = self.crops and Crops(self.crops.boxes[places], self.crops.flips[places])
-        return Batch(self.images[places], self.targets[first:last], crops, self.rows and self.rows.part(first, last))
+        rows = self.rows and self.rows.part(first, last)
+        return Batch(self.images[places], self.targets[first:last], self.samples[places], crops, rows)
 
     def opposite(self, first: int, last: int) -> Batch:
         """The part that lies as far from the end as `part(first, last)` from the start; its own order is not turned."""
@@ -69,6 +72,7 @@ class Delivery:
     pinned: bool  # in page-locked memory, from which a GPU copies without waiting
     rank: int = 0
     world: int = 1
+    interpolation: str = "bilinear"
 
 
 class Loader:
@@ -135,18 +139,19 @@ class Loader:
             rows, indices = self._table.rows(indices), self._table.images(indices)
             rows = rows.pinned() if self._delivery.pinned else rows
         images, crops = self._images(indices, augmentation)
-        return Batch(images, targets, crops, rows)
+        return Batch(images, targets, self._ids[indices], crops, rows)
 
     def _images(self, indices: np.ndarray, augmentation: Augmentation) -> tuple[Tensor, Crops | None]:
         """Pixels, and what is still to be done with them on the device."""
-        crops = augmentation.crops(self._ids[indices], self._shards.heights[indices], self._shards.widths[indices])
+        samples = self._ids[indices]
+        crops = augmentation.crops(samples, self._shards.heights[indices], self._shards.widths[indices])
         if self._shards.image_shape is None:
-            return self._decode(indices, crops), None
+            return _finish(self._decode(indices, crops), samples, augmentation), None
         images = self._buffers.take(len(indices), *self._shards.image_shape)
         self._shards.gather(indices, images.numpy())
         if self._delivery.on_device:
             return images, crops
-        return self._render(images, crops), None
+        return _finish(self._render(images, crops), samples, augmentation), None
 
     def _decode(self, indices: np.ndarray, crops: Crops) -> Tensor:
         out = self._buffers.take(len(indices), self._delivery.size, self._delivery.size, 3)
@@ -170,7 +175,7 @@ class Loader:
             down, across = image.shape[0] / shape[0], image.shape[1] / shape[1]
             top, height = _scale(top, height, down)
             left, width = _scale(left, width, across)
-        render_image(image, (top, left, height, width), flip, out)
+        render_image(image, (top, left, height, width), flip, out, self._delivery.interpolation)
 
     def _render(self, images: Tensor, crops: Crops) -> Tensor:
         size = self._delivery.size
@@ -180,7 +185,7 @@ class Loader:
         out = self._buffers.take(count, size, size, 3)
         pairs = zip(images.numpy(), crops.boxes.tolist(), crops.flips, out.numpy(), strict=True)
         for image, box, flip, target in pairs:
-            render_image(image, box, flip, target)
+            render_image(image, box, flip, target, self._delivery.interpolation)
         return out
 
 
@@ -203,6 +208,13 @@ def _start_threads(count: int) -> ThreadPoolExecutor:
         future.result()
     torch.set_num_threads(before)  # new threads and this one
     return pool
+
+
+def _finish(images: Tensor, samples: np.ndarray, augmentation: Augmentation) -> Tensor:
+    """The rendered images after the policies of training, in place."""
+    if augmentation.policies and augmentation.epoch is not None:
+        augmentation.policies.apply(images.numpy(), samples, augmentation.seed, augmentation.epoch)
+    return images
 
 
 def _wait(future: Future[Batch]) -> Batch:

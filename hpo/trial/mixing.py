@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from hpo.trial.randomness import derive
-from hpo.trialconfig import MixupConfig
+from hpo.trialkeys import MixupConfig
 
 _PURPOSE = 5  # tells these numbers from those of weights, order, augmentation and dropout
 

@@ -10,26 +10,42 @@ from typing import TYPE_CHECKING, Any
 import timm
 import torch
 from timm.data import resolve_model_data_config
+from timm.data.constants import (
+    IMAGENET_DEFAULT_MEAN,
+    IMAGENET_DEFAULT_STD,
+    IMAGENET_INCEPTION_MEAN,
+    IMAGENET_INCEPTION_STD,
+    OPENAI_CLIP_MEAN,
+    OPENAI_CLIP_STD,
+)
 from timm.layers import DropPath
 from torch import nn
 
 from hpo.errors import SlurmtuneError, TrialError, nearest
 from hpo.trial.weights import explain_failed_download, find_pretrained, is_weights_file, load_weights_file
-from hpo.trialconfig import ModelConfig
+from hpo.trialkeys import ModelConfig
 
 if TYPE_CHECKING:
     from hpo.data.shards import ShardSet
+
+_NORMS = {
+    "imagenet": (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD),
+    "inception": (IMAGENET_INCEPTION_MEAN, IMAGENET_INCEPTION_STD),
+    "clip": (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD),
+}
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Input:
-    """What a model is fed: square images of `size` pixels a side, normalised by `mean` and `std` of pixels in 0..1."""
+    """What a model is fed: square images of `size` pixels a side, normalised by `mean` and `std` of pixels in 0..1,
+    resampled by `interpolation`, see hpo.trial.render."""
 
     size: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    interpolation: str = "bilinear"
 
 
 def choose_image_size(config: ModelConfig, shards: ShardSet) -> int:
@@ -78,8 +94,9 @@ def create_backbone(
     if from_file:
         load_weights_file(model, Path(pretrained).expanduser())
     data = resolve_model_data_config(model)
+    mean, std = _NORMS[config.image_norm] if config.image_norm else (data["mean"], data["std"])
     width = _probe(model, config, outputs, size)
-    return model, Input(size, tuple(data["mean"]), tuple(data["std"])), width
+    return model, Input(size, tuple(mean), tuple(std), config.interpolation), width
 
 
 def is_convolutional(model: nn.Module) -> bool:

@@ -23,6 +23,7 @@ from hpo.trial.augment import Augmentation
 from hpo.trial.checkpoint import Checkpoint, Store
 from hpo.trial.inference import TrainedModel
 from hpo.trial.loader import Delivery, Loader
+from hpo.trial.policies import create_policies
 from hpo.trial.task import create_task
 from hpo.trialconfig import TrialConfig
 
@@ -94,9 +95,10 @@ class _Kitchen:
         self._metric, self._sign = meta["metric"], 1 if meta["mode"] == "max" else -1
         self._trained = TrainedModel(meta, weights)
         train, validation = open_split(data, "train"), open_split(data, "validation")
-        self._task = create_task(train, config.optim.label_smoothing)
-        self._augmentation = Augmentation(tuple(config.model.train_transforms), config.model.crop_scale, meta["seed"])
-        delivery, env = Delivery(self._trained.feed.size, on_device=False, pinned=False), config.env
+        self._task = create_task(train, config)
+        feed, env = self._trained.feed, config.env
+        self._augmentation = Augmentation.of(config.model, meta["seed"], create_policies(config.model, feed))
+        delivery = Delivery(feed.size, on_device=False, pinned=False, interpolation=feed.interpolation)
         size = min(env.batch_size, env.per_gpu_batch_size or env.batch_size)
         self._train, self._validation = (
             Loader(
@@ -108,8 +110,12 @@ class _Kitchen:
     def mix(self, weights: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         """The average, with batch norms mended. Counters are taken from the first."""
         mixed = {name: _mean([w[name] for w in weights]) for name in weights[0]}
-        norms = [module for module in self._trained.model.modules() if isinstance(module, _BatchNorm)]
-        if any(norm.track_running_stats for norm in norms):
+        norms = [
+            module
+            for name, module in self._trained.model.named_modules()
+            if isinstance(module, _BatchNorm) and _differ(weights, f"{name}.running_mean")  # a frozen one stays
+        ]
+        if norms:
             self._trained.load(mixed)
             self._recalibrate(norms)
             mixed = {name: tensor.detach().cpu().clone() for name, tensor in self._trained.model.state_dict().items()}
@@ -147,6 +153,10 @@ class _Kitchen:
         for norm, momentum in zip(norms, before, strict=True):
             norm.momentum = momentum
             nn.Module.train(norm, False)
+
+
+def _differ(weights: Sequence[Mapping[str, Tensor]], name: str) -> bool:
+    return name in weights[0] and any(not torch.equal(other[name], weights[0][name]) for other in weights[1:])
 
 
 def _mean(tensors: Sequence[Tensor]) -> Tensor:

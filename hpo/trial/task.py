@@ -10,11 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hpo.errors import DataError
+from hpo.errors import DataError, TrialError
 
 if TYPE_CHECKING:
     from hpo.data.shards import ShardSet
-
+    from hpo.trialconfig import TrialConfig
+    from hpo.trialkeys import FocalConfig
 
 RANKED = 100  # classes up to which all probabilities are kept for roc_auc: more would fill the memory
 
@@ -48,21 +49,41 @@ class Task(Protocol):
         ...
 
 
-def create_task(train: ShardSet, label_smoothing: float) -> Task:
-    return Classification(train, label_smoothing) if train.task == "classification" else Regression(train)
+def create_task(train: ShardSet, config: TrialConfig) -> Task:
+    """What `config` trains on the labels of `train`.
+
+    Raises:
+        TrialError: it asks for what only classes have, or for weights of other classes.
+    """
+    if train.task == "classification":
+        return Classification(train, config)
+    if config.optim.loss_func != "auto":
+        raise TrialError(
+            f"optim.loss_func is {config.optim.loss_func}, but these labels are numbers; they take auto, the squared "
+            "error."
+        )
+    return Regression(train)
 
 
 class Classification:
-    """Cross entropy. f1_macro: of the classes that occur or are predicted; roc_auc: of each class against the rest, in
+    """Cross entropy, or focal loss (Lin et al. 2017, arXiv 1708.02002) over all shares of a smoothed label.
+
+    f1_macro: of the classes that occur or are predicted; roc_auc: of each class against the rest, in
     their mean, up to RANKED classes."""
 
-    def __init__(self, train: ShardSet, label_smoothing: float) -> None:
+    def __init__(self, train: ShardSet, config: TrialConfig) -> None:
         self.outputs = train.num_classes
         self._ranked = train.num_classes <= RANKED
         names = ("val_loss", "val_accuracy", "val_balanced_accuracy", "val_f1_macro")
         self.metrics: tuple[str, ...] = (*names, "val_roc_auc") if self._ranked else names
         self._names = list(train.class_names)
-        self._smoothing = label_smoothing
+        self._smoothing = config.optim.label_smoothing
+        self._focal = config.focal if config.optim.loss_func == "focal_loss" else None
+        alpha = config.focal.alpha
+        if self._focal and alpha and len(alpha) != self.outputs:
+            raise TrialError(
+                f"optim.focal_loss.alpha has {len(alpha)} weights, but the labels have {self.outputs} classes."
+            )
 
     def targets(self, labels: np.ndarray) -> Tensor:
         if len(labels) and not 0 <= labels.min() <= labels.max() < self.outputs:
@@ -72,7 +93,17 @@ class Classification:
         return torch.from_numpy(np.asarray(labels, np.int64))
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        if self._focal:
+            return self._focal_loss(outputs, targets, self._focal)
         return F.cross_entropy(outputs, targets, label_smoothing=self._smoothing)
+
+    def _focal_loss(self, outputs: Tensor, targets: Tensor, focal: FocalConfig) -> Tensor:
+        logs = F.log_softmax(outputs, 1)
+        truth = F.one_hot(targets, self.outputs) * (1 - self._smoothing) + self._smoothing / self.outputs
+        losses = truth * (1 - logs.exp()).clamp(min=0) ** focal.gamma * -logs
+        if focal.alpha:
+            losses = losses * losses.new_tensor(focal.alpha)
+        return losses.sum(1).mean()
 
     def compare(self, outputs: Tensor, targets: Tensor) -> Tensor:
         losses = F.cross_entropy(outputs, targets, reduction="none")

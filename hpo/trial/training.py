@@ -20,8 +20,9 @@ from hpo.data.read import open_split
 from hpo.errors import TrialError, nearest
 from hpo.trial.augment import Augmentation
 from hpo.trial.checkpoint import Checkpoint, Store
-from hpo.trial.compute import Compute
+from hpo.trial.compute import Compute, Step
 from hpo.trial.device import close_accelerator, open_accelerator, set_threads
+from hpo.trial.erasing import Erasing
 from hpo.trial.freezing import freeze
 from hpo.trial.fusion import build_model
 from hpo.trial.loader import Delivery, Loader
@@ -29,6 +30,7 @@ from hpo.trial.logfile import close_log, open_log
 from hpo.trial.mixing import draw_mixing
 from hpo.trial.model import choose_image_size
 from hpo.trial.optimizer import create_optimizer, learning_rate
+from hpo.trial.policies import create_policies
 from hpo.trial.randomness import derive
 from hpo.trial.task import Task, create_task
 from hpo.trialconfig import TrialConfig
@@ -148,7 +150,7 @@ class Training:
         opened.callback(close_accelerator)
         train, validation = open_split(data, "train"), open_split(data, "validation")
         self._fingerprint, self._columns = train.fingerprint, train.columns
-        self._task = create_task(train, config.optim.label_smoothing)
+        self._task = create_task(train, config)
         _require_metric(config.metric, self._task)
         if config.mixup.turn_on and train.columns:
             raise TrialError("data.mixup.turn_on is true, but the rows of a table cannot be mixed; set it false.")
@@ -159,9 +161,11 @@ class Training:
         self._store = Store(self.directory / "checkpoint", config.num_to_keep, config.mode)
         resumed = self._store.newest()
         self._compute = self._build(accelerator, choose_image_size(config.model, train), resumed is None)
-        self._augmentation = Augmentation(tuple(config.model.train_transforms), config.model.crop_scale, config.seed)
+        policies = create_policies(config.model, self._feed)
+        self._augmentation = Augmentation.of(config.model, config.seed, policies)
         on_gpu = accelerator.device.type == "cuda"
-        delivery = Delivery(self._feed.size, on_device=on_gpu, pinned=on_gpu)
+        # Policies work on the host, and both splits are to be rendered alike.
+        delivery = Delivery(self._feed.size, on_gpu and not policies, on_gpu, interpolation=self._feed.interpolation)
         self._loader = self._open_loader(opened, train, delivery)
         self._validation = self._open_loader(opened, validation, delivery)
         self._progress, self._checkpoint = _Progress(micro_batch=self._compute.micro_batch), ""
@@ -176,11 +180,10 @@ class Training:
         config, env = self.config, self.config.env
         torch.manual_seed(derive(config.seed, 0))  # the initial weights
         model, self._feed = build_model(config, self._columns, self._task.outputs, size, with_weights)
-        freeze(model, config.optim.peft)
+        freeze(model, config)
         optimizer = create_optimizer(model, config.optim)
         micro = min(env.per_gpu_batch_size or env.batch_size, env.batch_size)
-        clip = config.optim.gradient_clip_val
-        return Compute(accelerator, model, optimizer, self._task, self._feed, micro, clip)
+        return Compute(accelerator, model, optimizer, self._task, self._feed, micro, config.optim)
 
     def _open_loader(self, opened: contextlib.ExitStack, shards: ShardSet, delivery: Delivery) -> Loader:
         env = self.config.env
@@ -193,12 +196,13 @@ class Training:
 
     def _train(self, epoch: int) -> tuple[float, int]:
         """Mean training loss and number of images. Waits for the device once, at the end."""
-        self._compute.model.train()
-        losses, images = [], 0
+        self._compute.train()
+        losses, images, config = [], 0, self.config
+        erasing = Erasing(config.erasing, config.seed, epoch) if config.erasing.prob else None
         update = (epoch - 1) * len(self._loader)
         for batch in self._loader.training(self._augmentation.at(epoch)):
-            mixing = draw_mixing(self.config.mixup, self._feed.size, self.config.seed, epoch, update)
-            losses.append(self._compute.update(batch, self._rate(update), mixing))
+            mixing = draw_mixing(config.mixup, self._feed.size, config.seed, epoch, update)
+            losses.append(self._compute.update(batch, Step(self._rate(update), update, mixing, erasing)))
             images += len(batch)
             update += 1
         return torch.stack(losses).mean().item(), images
@@ -206,7 +210,7 @@ class Training:
     def _evaluate(self) -> dict[str, float]:
         if self._diverged:
             return dict.fromkeys(self._task.metrics, math.nan)
-        self._compute.model.eval()
+        self._compute.judged.eval()
         rows = [self._compute.measure(batch) for batch in self._validation.evaluation(self._augmentation)]
         return self._task.judge(torch.cat(rows).float().cpu().numpy())
 
@@ -221,18 +225,12 @@ class Training:
         if math.isfinite(value) and (math.isnan(best) or sign * value > sign * best):
             self._progress.best_epoch, self._progress.best_value = epoch, value
         self._progress.micro_batch = self._compute.micro_batch
-        scaler = self._compute.scaler
-        state = {
-            "progress": dataclasses.asdict(self._progress),
-            "timing": timing,
-            "optimizer": self._compute.optimizer.state_dict(),
-            "scaler": scaler.state_dict() if scaler else None,
-        }
-        path = self._store.save(epoch, value, self._compute.model.state_dict(), state, self._describe(metrics))
+        state = {"progress": dataclasses.asdict(self._progress), "timing": timing, **self._compute.state()}
+        path = self._store.save(epoch, value, self._compute.weights(), state, self._describe(metrics))
         self._checkpoint = path.relative_to(self.directory).as_posix()
 
     def _restore(self, checkpoint: Checkpoint) -> None:
-        """Goes on from `checkpoint`: weights, optimiser, scaler and counters.
+        """Goes on from `checkpoint`: weights, averages, optimiser, scaler and counters.
 
         Raises:
             TrialError: it was made from other data or another model.
@@ -246,16 +244,13 @@ class Training:
             )
         state = checkpoint.load_state()
         try:
-            self._compute.model.load_state_dict(checkpoint.load_weights())
-            self._compute.optimizer.load_state_dict(state["optimizer"])
+            self._compute.load(checkpoint.load_weights(), state)
         except (RuntimeError, ValueError, KeyError) as error:
             reason = str(error).splitlines()[0]
             raise TrialError(
                 f"{checkpoint.path} is not of {self.config.model.checkpoint_name} and {self.config.optim.optim_type} "
                 f"({reason}); train in a new directory."
             ) from error
-        if self._compute.scaler and state["scaler"]:
-            self._compute.scaler.load_state_dict(state["scaler"])
         self._progress = _Progress(**state["progress"])
         self._compute.micro_batch = min(self._progress.micro_batch, self._compute.micro_batch)
         self._checkpoint = checkpoint.path.relative_to(self.directory).as_posix()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "docs" / name for name in ("results.md", "models.md", "tables.md")]
+PAGES = [ROOT / "docs" / name for name in ("results.md", "models.md", "tables.md", "keys.md")]
 LINES = [
     (page.name, line[2:])
     for page in PAGES

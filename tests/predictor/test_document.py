@@ -161,12 +161,13 @@ def test_rays_own_searchers_and_schedulers():
         ({"env.num_gpus": 2}, None, "env.num_gpus must be -1, 0 or 1, got 2"),
         ({"model.names": ["timm_image", "hf_text"]}, None, r"model.names must be one of .*, got 'hf_text'"),
         ({"optimization.lr_choice": "two_stages"}, None, "optimization.lr_choice='two_stages' is not supported"),
-        ({"optimization.efficient_finetune": "lora"}, None, "optim.peft must be one of linear_probe, .* got 'lora'"),
-        ({"optim.lora.r": 8}, None, "AutoMM's optim.lora.r=8 is not supported: optim.peft says what"),
+        ({"optimization.efficient_finetune": "ia3"}, None, "AutoMM's optim.peft=ia3 is not supported: it scales"),
+        ({"optim.lora.r": 4}, None, "optim.lora.r does nothing while optim.peft is None"),
+        ({"optim.lora.module_filter": ["x"]}, None, "module_filter=.'x'. is not supported .*: optim.lora.filter names"),
         ({"data.mixup.turn_on": "maybe"}, None, "data.mixup.turn_on must be true or false, got 'maybe'"),
         ({"data": {"mixup": {"label_smoothing": 0.1}}}, None, "data.mixup.label_smoothing=0.1 is not supported"),
         ({"data.mixup.mode": Categorical("batch", "elem")}, SEARCH, "data.mixup.mode cannot be searched"),
-        ({"model.timm_image.train_transforms": ["trivial_augment"]}, None, "one of resize, .* got 'trivial_augment'"),
+        ({"model.timm_image.train_transforms": ["trivial_augmen"]}, None, "Did you mean 'trivial_augment'"),
     ],
 )  # fmt: skip
 def test_refused_by_name_before_anything_starts(hyperparameters, search, message):

@@ -10,6 +10,7 @@ import pytest
 
 from hpo.errors import DataError, UsageError
 from hpo.predictor.metrics import METRICS, default_metric, find_metric
+from hpo.trialconfig import TrialConfig
 
 TRUTH = np.array([0, 0, 1, 1, 2])
 PROBABILITIES = np.array([[0.8, 0.1, 0.1], [0.3, 0.5, 0.2], [0.2, 0.7, 0.1], [0.1, 0.6, 0.3], [0.5, 0.2, 0.3]])
@@ -124,7 +125,7 @@ def test_trials_compute_the_same(classes):
 
     rng = np.random.default_rng(classes)
     targets, outputs = rng.integers(0, classes, 60), rng.normal(0, 2, (60, classes)).astype(np.float32)
-    task = Classification(SimpleNamespace(num_classes=classes, class_names=["x"] * classes), 0.0)
+    task = Classification(SimpleNamespace(num_classes=classes, class_names=["x"] * classes), TrialConfig())
     compared = task.compare(torch.from_numpy(outputs), torch.from_numpy(targets))
     judged = task.judge(compared.numpy())
     probabilities = torch.from_numpy(outputs).double().softmax(1).numpy()
@@ -146,6 +147,6 @@ def test_trials_compute_the_same(classes):
 def test_many_classes_are_not_ranked():
     from hpo.trial.task import RANKED, Classification
 
-    task = Classification(SimpleNamespace(num_classes=RANKED + 1, class_names=[]), 0.0)
+    task = Classification(SimpleNamespace(num_classes=RANKED + 1, class_names=[]), TrialConfig())
     assert "val_roc_auc" not in task.metrics
     assert "val_f1_macro" in task.metrics

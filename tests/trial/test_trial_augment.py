@@ -6,6 +6,7 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -289,3 +290,29 @@ def test_threads_leave_torchs_own_as_they_are(jpeg_data):
             assert other.submit(torch.get_num_threads).result() == 3
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("side", [20, 96])
+@pytest.mark.parametrize("name", ["bilinear", "bicubic"])
+def test_interpolation_is_pillows(side, name):
+    """On the host and on the device, where the filter may reach beyond the box."""
+    rng = np.random.default_rng(0)
+    image = np.clip(cv2.GaussianBlur(rng.random((90, 70, 3)) * 255, (0, 0), 2), 0, 255).astype(np.uint8)
+    box = (0, 0, 90, 70)
+    expected = np.asarray(Image.fromarray(image).resize((side, side), getattr(Image.Resampling, name.upper())), float)
+    out = np.empty((side, side, 3), np.uint8)
+    render_image(image, box, False, out, name)
+    assert np.abs(out - expected).max() <= 2
+    crops = Crops(np.array([box]), np.array([False]))
+    device = render_batch(torch.from_numpy(image)[None], crops, side, name)[0].permute(1, 2, 0).numpy()
+    assert np.abs(device - expected)[3:-3, 3:-3].max() <= 2
+
+
+def test_evaluation_sees_the_share_that_is_asked_for():
+    augmentation = Augmentation(("random_resized_crop", "center_crop"), 0.35, 0, None, 0.5)
+    sizes = np.array([100]), np.array([60])
+    assert augmentation.crops(IDS[:1], *sizes).boxes.tolist() == [[35, 15, 30, 30]]
+    squeezed = Augmentation(("resize",), 0.35, 0, None, 0.5).crops(IDS[:1], *sizes)
+    assert squeezed.boxes.tolist() == [[25, 15, 50, 30]]
+    trained = augmentation.at(1).crops(IDS[:1], *sizes).boxes
+    assert trained.tolist() == Augmentation(augmentation.transforms, 0.35, 0, 1).crops(IDS[:1], *sizes).boxes.tolist()

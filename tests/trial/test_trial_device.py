@@ -12,7 +12,7 @@ import torch
 
 from hpo.errors import AcceleratorError, TrialError, UsageError
 from hpo.trial.device import close_accelerator, open_accelerator, set_threads
-from hpo.trialconfig import EnvConfig
+from hpo.trialkeys import EnvConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 needs_no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

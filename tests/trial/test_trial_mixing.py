@@ -8,8 +8,9 @@ import torch
 
 from hpo.errors import TrialError
 from hpo.trial import Training
+from hpo.trial.compute import Step
 from hpo.trial.mixing import Mixing, draw_mixing
-from hpo.trialconfig import MixupConfig
+from hpo.trialkeys import MixupConfig
 
 ON = {"data.mixup.turn_on": True}
 SIZE = 40
@@ -75,9 +76,9 @@ def test_the_loss_is_of_both_labels(raw_data, configure, tmp_path):
         compute = training._compute
         compute.model.eval()
         with torch.no_grad():
-            own = compute._loss(batch, batch.opposite(0, len(batch)), None)
-            partners = compute._loss(batch, batch.opposite(0, len(batch)), Mixing(0.0))
-            only = compute._loss(batch, batch.opposite(0, len(batch)), Mixing(1.0))
+            own = compute._loss(batch, batch.opposite(0, len(batch)), Step(0.0))
+            partners = compute._loss(batch, batch.opposite(0, len(batch)), Step(0.0, mixing=Mixing(0.0)))
+            only = compute._loss(batch, batch.opposite(0, len(batch)), Step(0.0, mixing=Mixing(1.0)))
     assert partners.item() == pytest.approx(own.item(), rel=1e-5)
     assert only.item() == own.item()
 

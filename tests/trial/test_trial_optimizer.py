@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 import timm
 import torch
+from accelerate import Accelerator
 
 from hpo.errors import TrialError
 from hpo.trial import train
-from hpo.trial.optimizer import create_optimizer, learning_rate, set_learning_rate
-from hpo.trialconfig import OptimConfig
+from hpo.trial.optimizer import clip_gradients, create_optimizer, learning_rate, set_learning_rate
+from hpo.trialkeys import OptimConfig
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +49,50 @@ def test_momentum(model):
     assert create_optimizer(model, OptimConfig(optim_type="SGD", momentum=0)).defaults["nesterov"] is False
 
 
+def test_betas_and_eps(model):
+    chosen = create_optimizer(model, OptimConfig(betas=[0.8, 0.95], eps=1e-3)).defaults
+    assert (list(chosen["betas"]), chosen["eps"]) == ([0.8, 0.95], 1e-3)
+    assert create_optimizer(model, OptimConfig()).defaults["betas"] == (0.9, 0.999)
+    with pytest.raises(TrialError, match=r"optim.betas is \[0.9, 0.9\], but sgd has none; leave it out, or search"):
+        create_optimizer(model, OptimConfig(optim_type="sgd", betas=[0.9, 0.9]))
+    with pytest.raises(TrialError, match=r"optim.momentum is 0.5, but adamw has none"):
+        create_optimizer(model, OptimConfig(momentum=0.5))
+    with pytest.raises(TrialError, match=r"adan has 3 of them"):
+        create_optimizer(model, OptimConfig(optim_type="adan", betas=[0.9, 0.9]))
+
+
+def test_the_classifier_has_a_rate_of_its_own(model):
+    optimizer = create_optimizer(model, OptimConfig(lr_mult=10.0, lr_decay=0.5))
+    set_learning_rate(optimizer, 1.0)
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert rates[id(model.head.weight)] == rates[id(model.head.bias)] == 10.0
+    assert rates[id(model.blocks[0].mlp.fc1.weight)] < 1
+    assert len(rates) == len(list(model.parameters())) == sum(len(g["params"]) for g in optimizer.param_groups)
+
+
+@pytest.mark.parametrize("algorithm", ["norm", "value", "agc"])
+def test_gradients_are_clipped(model, algorithm):
+    for parameter in model.parameters():
+        parameter.grad = torch.full_like(parameter, 7.0)
+    before = [parameter.grad.clone() for parameter in model.parameters()]
+    parameters = list(model.parameters())
+    clip_gradients(Accelerator(cpu=True), parameters, OptimConfig(gradient_clip_val=0))
+    assert all(torch.equal(p.grad, old) for p, old in zip(parameters, before, strict=True))
+    clip_gradients(
+        Accelerator(cpu=True), parameters, OptimConfig(gradient_clip_val=0.5, gradient_clip_algorithm=algorithm)
+    )
+    norm = torch.stack([p.grad.norm() for p in parameters]).norm().item()
+    if algorithm == "norm":
+        assert norm == pytest.approx(0.5, rel=1e-3)
+    elif algorithm == "value":
+        assert {p.grad.max().item() for p in parameters} == {0.5}
+    else:  # each row by half of its own norm, of at least 1e-3
+        weight = model.head.weight
+        assert torch.allclose(weight.grad.norm(dim=1), 0.5 * weight.norm(dim=1).clamp(min=1e-3), rtol=1e-4)
+    for parameter in parameters:
+        parameter.grad = None
+
+
 def test_unknown_and_unusable_names(model):
     with pytest.raises(TrialError, match="Did you mean 'adamw'"):
         create_optimizer(model, OptimConfig(optim_type="adamww"))
@@ -79,3 +124,9 @@ def test_schedules():
     assert cosine[50] == pytest.approx(1.0)
     assert cosine[25] > linear[25] > linear[75] > cosine[75] > 0
     assert sorted(cosine, reverse=True) == cosine
+
+
+def test_schedules_end_where_they_are_told():
+    for name in ("cosine_decay", "linear_decay"):
+        assert rates(total=1000, warmup_steps=0, lr_schedule=name, end_lr=0.5)[-1] == pytest.approx(0.5, abs=2e-3)
+        assert rates(warmup_steps=0, lr_schedule=name, end_lr=0.5)[0] == 2.0

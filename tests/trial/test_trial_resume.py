@@ -53,8 +53,25 @@ def assert_equal_weights(first, second):
 
 @pytest.mark.parametrize(
     "keys",
-    [{}, {"optim.optim_type": "adamw", "env.precision": "bf16"}, {"model.timm_image.checkpoint_name": "test_vit"}],
-    ids=["sgd", "adamw-bf16", "vit"],
+    [
+        {},
+        {"optim.optim_type": "adamw", "env.precision": "bf16"},
+        {"model.timm_image.checkpoint_name": "test_vit"},
+        {"optim.ema_decay": 0.99, "optim.ema_warmup": True},
+        {"optim.ema_decay": 0.9, "env.precision": "bf16", "data.mixup.turn_on": True, "data.random_erasing.prob": 0.5},
+        {"optim.peft": "lora"},
+        {"model.timm_image.checkpoint_name": "test_vit", "optim.peft": "lora_norm", "optim.ema_decay": 0.9},
+        {"optim.peft": "bit_fit", "optim.loss_func": "focal_loss", "optim.gradient_clip_algorithm": "agc"},
+        {
+            "model.timm_image.train_transforms": ["random_crop", "rand-m9-mstd0.5", "augmix-m3", "trivial_augment"],
+            "optim.optim_type": "adamw",
+            "optim.betas": [0.8, 0.95],
+            "optim.lr_decay": 0.8,
+            "optim.lr_mult": 2.0,
+            "env.num_workers": 3,
+        },
+    ],
+    ids=["sgd", "adamw-bf16", "vit", "ema", "ema-mixup-erasing", "lora", "lora-ema", "focal-agc", "policies"],
 )
 def test_three_epochs_and_three_are_six(raw_data, configure, tmp_path, keys):
     config = configure({**KEYS, **keys})

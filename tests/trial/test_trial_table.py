@@ -25,7 +25,8 @@ from hpo.trial.loader import Delivery, Loader
 from hpo.trial.optimizer import create_optimizer
 from hpo.trial.rows import stack_rows
 from hpo.trial.soup import average
-from hpo.trialconfig import OptimConfig, TrialConfig, is_of_tables, known_keys
+from hpo.trialconfig import TrialConfig, is_of_tables, known_keys
+from hpo.trialkeys import OptimConfig
 
 Configure = Callable[..., TrialConfig]
 WITHOUT_TABLE = {"model.names": ["timm_image"]}
@@ -111,8 +112,23 @@ def test_anything_may_be_missing(run: Path, table_data: Path) -> None:
     assert np.allclose(*model.predict(far), atol=1e-6)
 
 
-def test_going_on_is_as_never_stopped(table_data: Path, tmp_path: Path, configure: Configure) -> None:
-    config = configure({"optim.max_epochs": 3, "data.modality_dropout": 0.2})
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {},
+        {
+            "optim.peft": "lora",
+            "optim.ema_decay": 0.9,
+            "data.random_erasing.prob": 0.5,
+            "model.timm_image.train_transforms": ["random_crop", "trivial_augment"],
+        },
+    ],
+    ids=["plain", "lora-ema-erasing-policies"],
+)
+def test_going_on_is_as_never_stopped(
+    table_data: Path, tmp_path: Path, configure: Configure, keys: dict[str, Any]
+) -> None:
+    config = configure({"optim.max_epochs": 3, "data.modality_dropout": 0.2, **keys})
     trained(config, table_data, tmp_path / "whole")
     for epochs in (1, 2):
         with Training(config, table_data, tmp_path / "parts") as training:

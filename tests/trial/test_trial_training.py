@@ -9,8 +9,10 @@ import weakref
 import pytest
 import torch
 
+from hpo.data.read import open_split
 from hpo.errors import TrialError
 from hpo.trial import Training, train
+from hpo.trial.task import create_task
 
 REPORTED = {
     "epoch",
@@ -107,6 +109,34 @@ def test_several_trials_in_one_process(raw_data, configure, tmp_path):
     assert losses[1] == pytest.approx(losses[0], rel=0.05)
     assert "training in 32 bits on the CPU" in (tmp_path / "2" / "log.txt").read_text()
     assert "training in 32 bits" not in (tmp_path / "3" / "log.txt").read_text()
+
+
+def test_focal_loss(raw_data, configure):
+    """Against the formula of the paper, and against cross entropy where it becomes that."""
+    shards = open_split(raw_data, "train")
+    outputs, targets = torch.randn(9, 4), torch.arange(9) % 4
+    plain = create_task(shards, configure()).loss(outputs, targets)
+    focal = {"optim.loss_func": "focal_loss"}
+    same = create_task(shards, configure({**focal, "optim.focal_loss.gamma": 0})).loss(outputs, targets)
+    assert same.item() == pytest.approx(plain.item(), rel=1e-6)
+    alpha = [0.1, 1.0, 2.0, 3.0]
+    task = create_task(shards, configure({**focal, "optim.focal_loss.gamma": 3, "optim.focal_loss.alpha": alpha}))
+    right = outputs.softmax(1)[torch.arange(9), targets]
+    expected = (torch.tensor(alpha)[targets] * (1 - right) ** 3 * -right.log()).mean()
+    assert task.loss(outputs, targets).item() == pytest.approx(expected.item(), rel=1e-6)
+    smooth = {"optim.label_smoothing": 0.2}
+    smoothed = create_task(shards, configure({**focal, **smooth, "optim.focal_loss.gamma": 0})).loss(outputs, targets)
+    assert smoothed.item() == pytest.approx(
+        create_task(shards, configure(smooth)).loss(outputs, targets).item(), rel=1e-6
+    )
+    assert smoothed.item() != pytest.approx(plain.item(), rel=1e-3)
+    with pytest.raises(TrialError, match="alpha has 2 weights, but the labels have 4 classes"):
+        create_task(shards, configure({**focal, "optim.focal_loss.alpha": [1, 2]}))
+
+
+def test_focal_loss_is_of_classes(brightness_data, configure, tmp_path):
+    with pytest.raises(TrialError, match="optim.loss_func is focal_loss, but these labels are numbers"):
+        Training(configure({"optim.loss_func": "focal_loss"}, metric="val_rmse", mode="min"), brightness_data, tmp_path)
 
 
 def test_bf16_computes_in_bf16(raw_data, configure, tmp_path):

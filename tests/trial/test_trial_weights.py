@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from hpo.errors import WeightsError
 from hpo.trial import Training
 from hpo.trial.model import create_model
-from hpo.trialconfig import ModelConfig
+from hpo.trialkeys import ModelConfig
 
 
 @pytest.fixture
