@@ -5,7 +5,7 @@ data: data/clothing                    # what launch/prepare.py made; relative t
 metric: accuracy                       # optional; see METRICS
 seed: 0
 hyperparameters: {...}                 # keys of hpo.trialconfig, fixed or with a domain of hpo.space
-hyperparameter_tune_kwargs:            # AutoMM's seven
+hyperparameter_tune_kwargs:            # AutoMM's seven, and one more
   searcher: bayes                      # or random
   searcher_init_args: {startup_trials: 8}
   scheduler: ASHA                      # or FIFO
@@ -13,6 +13,7 @@ hyperparameter_tune_kwargs:            # AutoMM's seven
   num_trials: 20
   num_to_keep: 3
   resources_per_trial: {num_cpus: 4, num_gpus: 1}
+  hang_timeout: 1800                   # seconds without progress after which a trial is ended and run again
 points_to_evaluate: [{optimization.learning_rate: 0.01}]
 warm_start: [runs/clothing-20261124-7f3a]   # earlier sweeps, see hpo.warmstart
 slurm: {partition: gpu, nodes: 2}      # defaults of the flags of launch/submit.py

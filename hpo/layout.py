@@ -12,6 +12,7 @@ Nobody else joins file names. All paths lie below one directory, so that a moved
          jobs/               one file for each SLURM job that was submitted for the sweep
          attempts/ID/        rendezvous and logs of one job
          trials/ID/          params.json result.json progress.csv events.out.tfevents.* log.txt checkpoint/
+                            fault.txt, while it runs: where it stood when it hung or crashed
          best/               weights and configuration of the winner
          report.html         the sweep on one page
          optuna-journal.log  the same as an Optuna study, for optuna-dashboard
@@ -88,6 +89,9 @@ class SweepDirectory:
 
     def trial(self, trial_id: str) -> Path:
         return self.root / "trials" / trial_id
+
+    def fault(self, trial_id: str) -> Path:
+        return self.trial(trial_id) / "fault.txt"
 
     def checkpoints(self, trial_id: str) -> Path:
         return self.trial(trial_id) / "checkpoint"

@@ -17,7 +17,7 @@ directory can be rebuilt from it. Each event has `v` (format version), `n` (its 
     decided          trial epoch rung action value cutoff rank of   ASHA's verdict at a rung: continue, stop or pause
     reviewed         trial epoch rung action value cutoff rank of   of one that waits there: continue (promoted) or stop
     checkpointed     trial epoch path                         path: relative to the sweep's directory
-    failed           trial attempt kind cause retry           retry: true when the trial is to run again
+    failed           trial attempt kind cause epoch retry     kind: of hpo.failures; retry: it is to run again
     finished         trial state reason                       state: completed, stopped, diverged or failed
     ending           rule reason                              no new trials any more: target or plateau
     attempt_ended    attempt reason

@@ -22,6 +22,7 @@ TUNE_KEYS = (
     "num_to_keep",
     "checkpoint_budget_gb",
     "resources_per_trial",
+    "hang_timeout",
 )
 
 
@@ -42,6 +43,7 @@ class TuneConfig:
     checkpoint_budget_gb: float | None = None  # of all trials together, in 10**9 bytes; none: as many as there are
     cpus_per_trial: float | None = None  # none: the node's CPUs shared by its trials
     gpus_per_trial: float | None = None  # none: 1 where the nodes have GPUs
+    hang_timeout: float = 1800  # seconds without a sign of progress after which a trial is ended; 0: never
 
 
 def parse_tune(values: Mapping[str, Any]) -> TuneConfig:
@@ -71,6 +73,7 @@ def parse_tune(values: Mapping[str, Any]) -> TuneConfig:
         checkpoint_budget_gb=_size("checkpoint_budget_gb", values.get("checkpoint_budget_gb")),
         cpus_per_trial=_amount("num_cpus", resources.get("num_cpus")),
         gpus_per_trial=_amount("num_gpus", resources.get("num_gpus")),
+        hang_timeout=_seconds("hang_timeout", values.get("hang_timeout", defaults.hang_timeout)),
     )
 
 
@@ -134,4 +137,10 @@ def _amount(name: str, value: Any) -> float | None:
         return None
     if not _is_number(value) or value < 0 or (value > 1 and value != int(value)):
         raise UsageError(f"resources_per_trial.{name} must be a whole number or a fraction below 1, got {value!r}.")
+    return float(value)
+
+
+def _seconds(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+        raise UsageError(f"{name} must be a number of seconds, got {value!r}.")
     return float(value)

@@ -166,10 +166,12 @@ def _search(sweep: Sweep, directory: SweepDirectory, rendezvous: Rendezvous, hea
     cpus, gpus = _share(sweep.config, head)
     folder = rendezvous.folder / "ray"
     if not sweep.done:
-        run_search(sweep, make_trainable(directory), TrialResources(cpus, gpus), folder)
+        run_search(sweep, make_trainable(directory), TrialResources(cpus, gpus), folder, directory.fault)
     watch.stop()
+    if cause := sweep.blocked:
+        return f"{cause}; make room, then go on with submit.py --resume {directory.root}"
     if cause := hopeless(sweep):
-        raise SweepError(f"the first trials all failed, so the sweep was stopped: {cause}")
+        raise SweepError(f"one trial after the other failed, so the sweep was stopped: {cause}")
     if sweep.done and not sweep.state.incumbent():
         raise SweepError(f"no trial gave a {sweep.config.metric}; `results.py {directory.root}` says why each ended.")
     if sweep.done and sweep.state.ending:

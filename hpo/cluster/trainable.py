@@ -1,7 +1,7 @@
 """Where Ray and torch meet, and the only place: a Ray Tune Trainable whose step is one epoch of an hpo.trial.Training.
 
-The process stays warm from trial to trial (`reset_config`). What goes wrong inside a trial is a result, with its
-kind and cause, not an exception: Ray retries only what it lost.
+The process stays warm from trial to trial (`reset_config`). A failure that another configuration would not share is a
+result, with its kind and cause; one after which the process is not to be trusted is raised, so that Ray ends it.
 """
 
 from __future__ import annotations
@@ -15,10 +15,9 @@ from typing import Any
 from ray import tune
 
 from hpo.config import SweepConfig
-from hpo.errors import AcceleratorError, DataError, SlurmtuneError, TrialError, WeightsError
+from hpo.errors import SlurmtuneError
+from hpo.failures import CLASSES, TrialFailure, classify, describe
 from hpo.layout import SweepDirectory, read_json
-
-_KINDS = {AcceleratorError: "accelerator", WeightsError: "weights", TrialError: "trial", DataError: "data"}
 
 
 def make_trainable(directory: SweepDirectory) -> type:
@@ -36,6 +35,7 @@ class _TrialActor(tune.Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         self._training: Any = None
+        self._watchdog: Any = None
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self.cleanup()
@@ -45,11 +45,9 @@ class _TrialActor(tune.Trainable):
         self._opened: float | None = None
         try:
             metrics = self._open_or_train()
-        except SlurmtuneError as error:
-            return self._failure(_kind(error), str(error))
-        except Exception as error:  # a bug, ours or a library's: the trial ends, the sweep goes on
-            self._log(traceback.format_exc())
-            return self._failure("exception", f"{type(error).__name__}: {error}")
+        except Exception as error:  # whatever goes wrong: the trial ends or runs again, the sweep goes on
+            return self._failure(error)
+        self._watchdog.pause()
         trial = self.config["trial"]
         checkpoint = metrics.pop("checkpoint", "")
         return {
@@ -67,12 +65,16 @@ class _TrialActor(tune.Trainable):
             self._training = self._open_timed(self.config["trial"], self.config["params"])
             if self._training.epoch > self.config["epoch"]:
                 return dict(self._training.metrics)
+        self._watchdog.tick()
         return dict(self._training.run_epoch())
 
     def cleanup(self) -> None:
         if self._training is not None:
             self._training.close()
             self._training = None
+        if self._watchdog is not None:
+            self._watchdog.close()
+            self._watchdog = None
 
     def _open_timed(self, trial: str, params: dict[str, Any]) -> Any:
         """What a paused trial would cost again: not the imports, which a warm process has behind it."""
@@ -85,26 +87,25 @@ class _TrialActor(tune.Trainable):
 
     def _open(self, trial: str, params: dict[str, Any]) -> Any:
         from hpo.trial import Training
+        from hpo.trial.watchdog import Watchdog
 
         directory = SweepDirectory(Path(self.sweep_root))
         config = SweepConfig.from_json(read_json(directory.resolved))
-        return Training(config.trial(params), config.data, directory.trial(trial))
+        self._watchdog = Watchdog(directory.fault(trial), config.tune.hang_timeout)
+        self._watchdog.tick()
+        return Training(config.trial(params), config.data, directory.trial(trial), self._watchdog.tick)
 
-    def _failure(self, kind: str, cause: str) -> dict[str, Any]:
-        self._log(f"{kind}: {cause}\n")
+    def _failure(self, error: Exception) -> dict[str, Any]:
+        kind, cause = classify(error), describe(error)
+        self._log(f"{kind}: {cause}\n" if isinstance(error, SlurmtuneError) else traceback.format_exc())
         self.cleanup()
-        one_line = " ".join(cause.split())[:500]
-        return {"failure": {"kind": kind, "cause": one_line}, "epoch": 0, "metrics": {}, "checkpoint": "", "end": ""}
+        if CLASSES[kind].retries:
+            raise TrialFailure(kind, cause)
+        return {"failure": {"kind": kind, "cause": cause}, "epoch": 0, "metrics": {}, "checkpoint": "", "end": ""}
 
     def _log(self, text: str) -> None:
-        log = SweepDirectory(Path(self.sweep_root)).trial(self.config["trial"]) / "log.txt"
-        with log.open("a", encoding="utf-8") as stream:
-            stream.write(text)
-
-
-def _kind(error: SlurmtuneError) -> str:
-    """The class of a failure in one word: oom where the error says so, else by its type."""
-    named = getattr(error, "kind", None) or next(
-        (kind for cls, kind in _KINDS.items() if isinstance(error, cls)), "error"
-    )
-    return str(named)
+        try:
+            with (SweepDirectory(Path(self.sweep_root)).trial(self.config["trial"]) / "log.txt").open("a") as stream:
+                stream.write(text)
+        except OSError:  # no space: the journal will say it, if it can
+            pass

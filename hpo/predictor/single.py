@@ -16,7 +16,8 @@ from typing import Any
 
 from hpo.cluster.winner import save_winner
 from hpo.config import SweepConfig
-from hpo.errors import AcceleratorError, DataError, SlurmtuneError, TrialError, WeightsError
+from hpo.errors import SlurmtuneError
+from hpo.failures import classify, describe
 from hpo.layout import SweepDirectory, open_sweep, read_json
 from hpo.records import Journal, Trial
 from hpo.results.report import write_report
@@ -24,7 +25,6 @@ from hpo.search.sweep import Sweep
 from hpo.search.trialfiles import TrialFiles
 
 STOPPED = 75
-_KINDS = {AcceleratorError: "accelerator", WeightsError: "weights", TrialError: "trial", DataError: "data"}
 
 
 class _StopError(Exception):
@@ -83,8 +83,7 @@ def _run(sweep: Sweep, trial: Trial, directory: SweepDirectory, requests: _Reque
                 requests.interruptible = False
                 _report(sweep, trial, metrics, training.finished)
     except SlurmtuneError as error:
-        kind = next((kind for cls, kind in _KINDS.items() if isinstance(error, cls)), "trial")
-        sweep.fail_trial(trial.id, kind, " ".join(str(error).split())[:500], retry=False)
+        sweep.fail_trial(trial.id, classify(error), describe(error), final=True)
         raise
     if requests.asked and trial.state == "running":
         raise _StopError

@@ -1,8 +1,8 @@
-"""Ray Tune as the engine: it places trials on the cluster, starts them again and stops them; the Sweep decides.
+"""Ray Tune as the engine: it places trials on the cluster, starts and stops them; the Sweep decides.
 
 Tune 2.60 restores its searcher from a periodic pickle and its ASHA not at all, so none of its state is kept: each
-attempt is a new Tune run that the journal feeds. Three small classes translate: Tune's Searcher, Scheduler and
-Callback each ask or tell the one Sweep.
+attempt is a new Tune run that the journal feeds. Small classes translate: Tune's Searcher, Scheduler, Callback and
+Stopper each ask or tell the one Sweep. Nor does Tune retry: a trial that is to run again is handed to it as a new one.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,12 @@ from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from hpo.search.losses import SilenceWatch, read_loss
 from hpo.search.sweep import Sweep
 
-_RETRIES = 3  # of a trial whose process or host was lost
 _COUNT_EVERY_S = 2.0
 _HOPELESS = 3  # trials that failed, when no other has given a value: the sweep itself is wrong
+_CRASH_LOOP = 5  # trials that failed alike, one after the other: something has been taken from under the sweep
 
 
 @dataclass(frozen=True)
@@ -46,12 +48,16 @@ class TrialResources:
         return fit
 
 
-def run_search(sweep: Sweep, trainable: type, resources: TrialResources, folder: Path) -> None:
-    """Runs trials until the sweep is done, or is hopeless. `folder` takes Tune's own files, which nobody reads.
+def run_search(
+    sweep: Sweep, trainable: type, resources: TrialResources, folder: Path, locate: Callable[[str], Path]
+) -> None:
+    """Runs trials until the sweep is done, is hopeless or cannot go on. `folder` takes Tune's own files, which nobody
+    reads; `locate` names the file in which a trial's process shows signs of life and leaves its last words.
 
     `trainable` is a class for Ray Tune whose `step` returns epoch, metrics, checkpoint, end, or failure.
     """
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = "1"
+    watch = SilenceWatch(sweep.config.tune.hang_timeout, locate)
     tuner = tune.Tuner(
         tune.with_resources(trainable, {"CPU": resources.cpus, "GPU": resources.gpus}),
         tune_config=tune.TuneConfig(
@@ -64,9 +70,9 @@ def run_search(sweep: Sweep, trainable: type, resources: TrialResources, folder:
         run_config=tune.RunConfig(
             name="tune",
             storage_path=str(folder),
-            stop=_HopelessStopper(sweep),
-            callbacks=[_JournalCallback(sweep)],
-            failure_config=tune.FailureConfig(max_failures=_RETRIES),
+            stop=_Stopper(sweep, watch),
+            callbacks=[_JournalCallback(sweep, watch, locate)],
+            failure_config=tune.FailureConfig(max_failures=0),  # see _JournalCallback.on_trial_error
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # trials write their own
             verbose=0,
         ),
@@ -129,7 +135,7 @@ class _JournalScheduler(_Stateless, FIFOScheduler):
     def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
         name = trial.config["trial"]
         if result.get("failure/kind"):
-            self._sweep.fail_trial(name, result["failure/kind"], result["failure/cause"], retry=False)
+            self._sweep.fail_trial(name, result["failure/kind"], result["failure/cause"])
             return str(TrialScheduler.STOP)
         metrics = {key.removeprefix("metrics/"): value for key, value in result.items() if key.startswith("metrics/")}
         goes_on = self._sweep.report(
@@ -141,45 +147,48 @@ class _JournalScheduler(_Stateless, FIFOScheduler):
 class _JournalCallback(_Stateless, Callback):
     """Writes down starts and losses."""
 
-    def __init__(self, sweep: Sweep) -> None:
-        self._sweep = sweep
+    def __init__(self, sweep: Sweep, watch: SilenceWatch, locate: Callable[[str], Path]) -> None:
+        self._sweep, self._watch, self._locate = sweep, watch, locate
 
     def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         names = {node["NodeManagerAddress"]: node["NodeManagerHostname"] for node in ray.nodes()}
         address = trial.get_ray_actor_ip() or ""
-        self._sweep.start_trial(trial.config["trial"], names.get(address, address))
+        name = trial.config["trial"]
+        self._sweep.start_trial(name, names.get(address, address))
+        self._watch.start(name, trial)
 
-    def on_trial_recover(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
-        self._sweep.fail_trial(trial.config["trial"], "lost", _cause(trial), retry=True)
+    def on_trial_complete(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
+        self._watch.end(trial.config["trial"])
 
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
-        self._sweep.fail_trial(trial.config["trial"], "lost", _cause(trial), retry=False)
+        name = trial.config["trial"]
+        silence = self._watch.end(name)
+        kind, cause = read_loss(trial.get_pickled_error(), self._locate(name))
+        self._sweep.fail_trial(name, *(("hang", silence) if silence else (kind, cause)))
 
 
-class _HopelessStopper(_Stateless, Stopper):
-    def __init__(self, sweep: Sweep) -> None:
-        self._sweep = sweep
+class _Stopper(_Stateless, Stopper):
+    """Looks around between two events."""
+
+    def __init__(self, sweep: Sweep, watch: SilenceWatch) -> None:
+        self._sweep, self._watch = sweep, watch
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
 
     def stop_all(self) -> bool:
-        return hopeless(self._sweep) != ""
+        self._watch.look()
+        return bool(hopeless(self._sweep) or self._sweep.blocked)
 
 
 def hopeless(sweep: Sweep) -> str:
-    """The common cause when the first trials all failed and none has given a value: more would only fail the same."""
-    trials = list(sweep.state.trials.values())
-    failed = [trial for trial in trials if trial.state == "failed" and trial.failures[-1]["attempt"] == sweep.attempt]
-    if len(failed) < min(_HOPELESS, sweep.config.tune.num_trials) or any(trial.best for trial in trials):
-        return ""
-    return failed[-1].reason
-
-
-def _cause(trial: TuneTrial) -> str:
-    """The last line that says something in the error that Tune recorded."""
-    try:
-        lines = [line.strip() for line in Path(trial.error_file).read_text().splitlines() if line.strip()]
-    except (OSError, TypeError):
-        lines = []
-    return lines[-1][:300] if lines else "its process or host was lost"
+    """What the first trials, or the last ones, all failed of: more would only fail the same. '' while there is hope."""
+    ended = [trial for trial in sweep.state.trials.values() if trial.finished]
+    last = sorted((t for t in ended if t.ended_at), key=lambda t: t.ended_at or 0)[-_CRASH_LOOP:]
+    kinds = {failure["kind"] for t in last if t.state == "failed" for failure in t.failures[-1:]}
+    loop = len(last) == _CRASH_LOOP and all(t.state == "failed" for t in last) and len(kinds) == 1
+    failed = [t for t in ended if t.state == "failed" and t.failures[-1]["attempt"] == sweep.attempt]
+    first = len(failed) >= min(_HOPELESS, sweep.config.tune.num_trials)
+    if loop and last[0] in failed and kinds != {"trial"}:
+        return last[-1].reason
+    return failed[-1].reason if first and not any(t.best for t in sweep.state.trials.values()) else ""

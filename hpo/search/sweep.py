@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 from hpo.config import SweepConfig
+from hpo.failures import BLOCKING, may_retry
 from hpo.records import Event, Journal, SweepState, Trial
 from hpo.search.bayes import Observation, startup_trials, suggest
 from hpo.search.ending import Ending
@@ -41,6 +42,7 @@ class Sweep:
         self.state = SweepState()
         self._scheduler, self._ending = Scheduler(config), Ending(config)
         self._waiting: list[str] = []
+        self.blocked = ""  # what keeps every trial of this attempt from going on
         for event in journal.events:
             self._fold(event)
         if not self.state.header:
@@ -92,7 +94,7 @@ class Sweep:
 
     @_one_at_a_time
     def next_trial(self) -> Trial | None:
-        """What a free worker does next: what an earlier attempt left unfinished, a paused trial that may go on, a new
+        """What a free worker does next: one that failed or was left unfinished, a paused trial that may go on, a new
         one. None: nothing before another trial has reported; when the sweep is `done`, nothing any more."""
         if self._ended:
             return None
@@ -152,13 +154,19 @@ class Sweep:
         return trial.state == "running"
 
     @_one_at_a_time
-    def fail_trial(self, trial_id: str, kind: str, cause: str, retry: bool) -> None:
-        """`kind` names the class of the failure; with `retry` the trial will be started again from its checkpoint."""
+    def fail_trial(self, trial_id: str, kind: str, cause: str, final: bool = False) -> None:
+        """`kind` is one of hpo.failures, which says whether the trial will be run again, unless this is `final`."""
         trial = self.state.trials[trial_id]
         if self._ended or trial.finished or trial.state == "paused":  # it has no need of the process that was lost
             return
-        self._write("failed", trial=trial_id, attempt=self.attempt, kind=kind, cause=cause, retry=retry)
-        if not retry:
+        retry = not final and may_retry(kind, trial.epochs, trial.failures)
+        self._write("failed", trial=trial_id, attempt=self.attempt, kind=kind, cause=cause, epoch=trial.epochs,
+                    retry=retry)  # fmt: skip
+        if kind in BLOCKING:
+            self.blocked = cause
+        if retry:
+            self._waiting.append(trial_id)
+        else:
             self._write("finished", trial=trial_id, state="failed", reason=f"{kind}: {cause}")
             self._check_end()
 

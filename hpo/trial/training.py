@@ -9,6 +9,7 @@ import importlib.metadata
 import logging
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,14 +59,16 @@ class Training:
 
     It goes on by itself from the newest intact checkpoint there. `epoch` is the number of completed epochs, `metrics`
     what the last of them gave, also when that was in an earlier process. A process has one open Training at a time,
-    since Accelerate's precision is global; `close` it before the next.
+    since Accelerate's precision is global; `close` it before the next. `progress` is called after every batch.
 
     Raises:
         AcceleratorError, WeightsError, TrialError, DataError: it cannot be trained as configured.
     """
 
-    def __init__(self, config: TrialConfig, data: Path, directory: Path) -> None:
-        self.config, self.directory = config, directory
+    def __init__(
+        self, config: TrialConfig, data: Path, directory: Path, progress: Callable[[], None] = lambda: None
+    ) -> None:
+        self.config, self.directory, self._on_progress = config, directory, progress
         self.max_epochs = config.optim.max_epochs
         self.metrics: dict[str, Any] = {}
         self._diverged = False
@@ -205,13 +208,17 @@ class Training:
             losses.append(self._compute.update(batch, Step(self._rate(update), update, mixing, erasing)))
             images += len(batch)
             update += 1
+            self._on_progress()
         return torch.stack(losses).mean().item(), images
 
     def _evaluate(self) -> dict[str, float]:
         if self._diverged:
             return dict.fromkeys(self._task.metrics, math.nan)
         self._compute.judged.eval()
-        rows = [self._compute.measure(batch) for batch in self._validation.evaluation(self._augmentation)]
+        rows = []
+        for batch in self._validation.evaluation(self._augmentation):
+            rows.append(self._compute.measure(batch))
+            self._on_progress()
         return self._task.judge(torch.cat(rows).float().cpu().numpy())
 
     def _rate(self, update: int) -> float:

@@ -147,7 +147,7 @@ def test_a_trial_process_that_dies_is_started_again_from_its_checkpoint(tmp_path
     state = state_of(run)
     lost = [failure for trial in state.trials.values() for failure in trial.failures]
     assert lost
-    assert all(failure["kind"] == "lost" and failure["retry"] for failure in lost)
+    assert all(failure["kind"] == "killed" and failure["retry"] for failure in lost)
     assert all(trial.finished for trial in state.trials.values())
     starts = [e for e in read_events(run / "journal.jsonl") if e["type"] == "started" and e["trial"] == "0000"]
     assert starts[-1]["epoch"] >= 1

@@ -139,7 +139,7 @@ def test_after_the_attempt_ended_nothing_more_is_written(tmp_path):
     sweep.end_attempt("stopped")
     written = len(journal.events)
     assert sweep.report(trial.id, 1, {"val_accuracy": 0.5}) is False
-    sweep.fail_trial(trial.id, "lost", "killed by the stop", retry=True)
+    sweep.fail_trial(trial.id, "killed", "by the stop")
     sweep.end_attempt("again")
     assert len(journal.events) == written
     assert sweep.state.trials[trial.id].state == "interrupted"
