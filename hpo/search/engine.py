@@ -163,7 +163,7 @@ class _JournalCallback(_Stateless, Callback):
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         name = trial.config["trial"]
         silence = self._watch.end(name)
-        kind, cause = read_loss(trial.get_pickled_error(), self._locate(name))
+        kind, cause = read_loss(trial, self._locate(name))
         self._sweep.fail_trial(name, *(("hang", silence) if silence else (kind, cause)))
 
 

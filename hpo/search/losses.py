@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray import cloudpickle
 from ray.exceptions import RayActorError, RayTaskError
 from ray.tune.experiment import Trial as TuneTrial
 
@@ -21,8 +22,9 @@ _PATIENCE = 1.5  # timeouts: a process ends itself after one, from outside it is
 _WORDLESS = "its process ended without a word, as by SIGKILL (exit 137), which a host out of memory sends too"
 
 
-def read_loss(error: BaseException | None, last_words: Path) -> tuple[str, str]:
+def read_loss(trial: TuneTrial, last_words: Path) -> tuple[str, str]:
     """Class and cause of a failure, from what Ray says and what the process wrote down before it ended."""
+    error = _read_error(trial)
     if isinstance(error, RayTaskError):
         cause = error.cause
         if isinstance(cause, TrialFailure):
@@ -40,13 +42,22 @@ def read_loss(error: BaseException | None, last_words: Path) -> tuple[str, str]:
     return "killed", _WORDLESS
 
 
+def _read_error(trial: TuneTrial) -> Any:
+    """The exception that Tune has just written down, in a file of this process."""
+    try:
+        return cloudpickle.loads(Path(str(trial.pickled_error_file)).read_bytes())
+    except Exception as error:  # of a class that cannot be pickled or is not known here: any of them
+        return error
+
+
 def _read_last_words(path: Path) -> tuple[str, str] | None:
     """From the stacks that hpo.trial.watchdog or a crash left in `path`: the failure, and the main thread's place."""
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
-    frames = re.findall(r'File "([^"]*)", line (\d+) in (.*)', text.rpartition("\nThread ")[2])
+    stack = text.rpartition("Current thread ")[2].partition("\n\n")[0] if "Current thread " in text else text
+    frames = re.findall(r'File "([^"]*)", line (\d+) in (.*)', stack.rpartition("\nThread ")[2])
     place = f" in {frames[0][2]} ({Path(frames[0][0]).name}:{frames[0][1]})" if frames else ""
     if timeout := re.search(r"^Timeout \((.*)\)!", text, re.MULTILINE):
         return "hang", f"no progress for {timeout[1].partition('.')[0]}{place}; its log.txt has the stacks"

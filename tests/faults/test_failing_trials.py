@@ -25,29 +25,33 @@ hyperparameters:
   optimization.max_epochs: 2
   env.batch_size: 32
 hyperparameter_tune_kwargs:
-  {{num_trials: {trials}, scheduler: FIFO, searcher: random, hang_timeout: 20, resources_per_trial: {{num_cpus: 1}}}}
+  {{num_trials: {trials}, scheduler: FIFO, searcher: random, hang_timeout: 12, resources_per_trial: {{num_cpus: 1}}}}
 """
 FAULTS = {  # fault -> times it happens, class in the journal, words of the cause, state in the end
-    "stopped": (1, "hang", "no sign of life", "completed"),
-    "hang in a library": (1, "hang", "no progress for 0:00:20 in happen (sitecustomize.py", "completed"),
-    "none": (0, None, "", "completed"),
+    "hang in a library": (1, "hang", "no progress for 0:00:12 in happen (sitecustomize.py", "completed"),
     "exception": (9, "exception", "RuntimeError: injected", "failed"),
     "exit 137": (1, "killed", "exit 137", "completed"),
-    "crash": (1, "killed", "crashed: Segmentation fault in happen", "completed"),
+    "crash": (1, "killed", "crashed: Segmentation fault in string_at", "completed"),
     "nan": (1, None, "", "diverged"),
     "oom": (9, "oom", "out of memory", "failed"),
     "data": (9, "data", "data injected; mend it.", "failed"),
     "weights": (9, "weights", "weights injected; mend it.", "failed"),
 }
+MORE = {
+    "none": (0, None, "", "completed"),
+    "stopped": (1, "hang", "no sign of life", "completed"),
+    "hang": (1, "hang", "in happen (sitecustomize.py", "completed"),
+    "host memory": (1, "oom", "MemoryError", "completed"),
+    "storage": (3, "storage", "Input/output error", "completed"),
+    "killed": (9, "killed", "exit 137", "failed"),
+}
 
 
-@pytest.fixture(scope="module")
-def swept(shards, tmp_path_factory):
-    """The sweep's directory; trial number i suffers the i-th fault in its second epoch."""
-    folder = tmp_path_factory.mktemp("failing")
+def sweep_with(faults, data, folder):
+    """The directory of a sweep whose trial number i suffers the i-th fault in its second epoch."""
     (folder / "counts").mkdir()
-    (folder / "failing.yaml").write_text(SWEEP.format(data=shards, trials=len(FAULTS)))
-    plan = {f"{i:04d}": {"fault": fault, "epoch": 2, "times": FAULTS[fault][0]} for i, fault in enumerate(FAULTS)}
+    (folder / "failing.yaml").write_text(SWEEP.format(data=data, trials=len(faults)))
+    plan = {f"{i:04d}": {"fault": fault, "epoch": 2, "times": faults[fault][0]} for i, fault in enumerate(faults)}
     environ = {
         **os.environ,
         "FAULT_PLAN": json.dumps(plan),
@@ -62,10 +66,9 @@ def swept(shards, tmp_path_factory):
     return folder / "run"
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_has_its_class_cause_and_consequence(swept, fault):
-    times, kind, words, state = FAULTS[fault]
-    events = [e for e in read_events(swept / "journal.jsonl") if e.get("trial") == f"{list(FAULTS).index(fault):04d}"]
+def check(run, fault, faults):
+    times, kind, words, state = faults[fault]
+    events = [e for e in read_events(run / "journal.jsonl") if e.get("trial") == f"{list(faults).index(fault):04d}"]
     trial = next(iter(SweepState([*events]).trials.values()))
     assert trial.state == state
     assert {failure["kind"] for failure in trial.failures} == ({kind} if kind else set())
@@ -81,6 +84,16 @@ def test_a_fault_has_its_class_cause_and_consequence(swept, fault):
         assert kind in trial.reason
 
 
+@pytest.fixture(scope="module")
+def swept(shards, tmp_path_factory):
+    return sweep_with(FAULTS, shards, tmp_path_factory.mktemp("failing"))
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_has_its_class_cause_and_consequence(swept, fault):
+    check(swept, fault, FAULTS)
+
+
 def test_table_and_report_say_the_class_and_the_cause(swept):
     command = [sys.executable, ROOT / "launch" / "results.py", swept]
     shown = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
@@ -88,4 +101,16 @@ def test_table_and_report_say_the_class_and_the_cause(swept):
     for _, kind, words, state in FAULTS.values():
         if kind and state == "failed":
             assert f"{kind}: " in shown
-        assert words in page
+            assert words in page
+        assert f"<td>{kind or 'hang'}</td>" in page
+
+
+@pytest.fixture(scope="module")
+def swept_more(shards, tmp_path_factory):
+    return sweep_with(MORE, shards, tmp_path_factory.mktemp("failing_more"))
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("fault", MORE)
+def test_more_faults(swept_more, fault):
+    check(swept_more, fault, MORE)

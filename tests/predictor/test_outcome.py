@@ -114,7 +114,7 @@ def test_a_sweep_without_a_value_says_why(run):
     sweep.start_attempt(job="", host="here", nodes=1)
     trial = sweep.next_trial()
     sweep.start_trial(trial.id, "here")
-    sweep.fail_trial(trial.id, "trial", "no room for it", retry=False)
+    sweep.fail_trial(trial.id, "trial", "no room for it", final=True)
     with pytest.raises(TrialError, match="no room for it"):
         outcome(run)
 

@@ -55,7 +55,7 @@ def sweep(tmp_path: Path) -> SweepDirectory:
     while trial := sweep.next_trial():
         sweep.start_trial(trial.id, "here")
         if trial.number == 4:
-            sweep.fail_trial(trial.id, "memory", "CUDA out of memory", retry=False)
+            sweep.fail_trial(trial.id, "memory", "CUDA out of memory", final=True)
         for epoch in range(1, 10):
             value = float("nan") if trial.number == 5 else 0.5 - trial.params["optim.lr"] / 10 + 0.01 * epoch
             if trial.finished or not sweep.report(trial.id, epoch, {"val_accuracy": value, "train_loss": 1.0}):
