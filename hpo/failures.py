@@ -36,7 +36,7 @@ CLASSES = {
     "hang": FailureClass(2, "no progress for hang_timeout seconds", "in a fresh process, from its checkpoint"),
     "host": FailureClass(10, "its host was lost", "on another host, from its checkpoint"),
     "storage": FailureClass(3, "the file system gave an error", "in a fresh process, from its checkpoint"),
-    "disk": FailureClass(0, "no space or quota is left", "never in this attempt, which ends: after --resume"),
+    "disk": FailureClass(0, "no space or quota is left", "after --resume: the attempt ends, no trial does"),
     "exception": FailureClass(1, "an error that nobody foresaw", "in a fresh process, from its checkpoint"),
     "data": FailureClass(0, "the shards are damaged, missing, or not those that it began with"),
     "weights": FailureClass(0, "pretrained weights are not at hand"),

@@ -12,7 +12,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "docs" / name for name in ("results.md", "models.md", "tables.md", "keys.md")]
+_NAMES = (
+    "results.md",
+    "models.md",
+    "tables.md",
+    "keys.md",
+    "reliability.md",
+)
+PAGES = [ROOT / "docs" / name for name in _NAMES]
 LINES = [
     (page.name, line[2:])
     for page in PAGES
@@ -47,3 +54,14 @@ def test_the_pages_of_the_commands_are_up_to_date():
     command = [sys.executable, ROOT / "docs" / "commands.py", "--check"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_every_class_of_failure_is_on_the_page_with_its_consequence():
+    from hpo.failures import BLOCKING, CLASSES
+
+    page = (ROOT / "docs" / "reliability.md").read_text()
+    times = {0: "never", 1: "once"}
+    for kind, known in CLASSES.items():
+        again = "after `--resume`" if kind in BLOCKING else times.get(known.retries, f"{known.retries} times")
+        change = "the attempt ends, no trial does" if kind in BLOCKING else known.again
+        assert f"| `{kind}` | {known.meaning} | {again} | {change} |".replace("|  |", "| |") in page
