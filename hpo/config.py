@@ -6,9 +6,9 @@ metric: accuracy                       # optional; see METRICS
 seed: 0
 hyperparameters: {...}                 # keys of hpo.trialconfig, fixed or with a domain of hpo.space
 hyperparameter_tune_kwargs:            # AutoMM's seven, and one more
-  searcher: bayes                      # or random
+  searcher: bayes                      # or random, or {class: ray.tune.search.optuna.OptunaSearch, ...}
   searcher_init_args: {startup_trials: 8}
-  scheduler: ASHA                      # or FIFO
+  scheduler: ASHA                      # or FIFO, or {class: ray.tune.schedulers.MedianStoppingRule, ...}
   scheduler_init_args: {type: stopping, reduction_factor: 3, grace_period: 2}
   num_trials: 20
   num_to_keep: 3
@@ -31,8 +31,9 @@ from typing import Any
 from hpo.bundled import BUNDLED, PlannedData, bundled_directory
 from hpo.data.manifest import DataSummary, describe
 from hpo.errors import UsageError, nearest
-from hpo.layout import absolute
+from hpo.layout import SweepDirectory, absolute
 from hpo.modelnames import check_model_name, check_optimizer_name
+from hpo.plugins import ROLES, is_plugin, pickle_name, read_pickle
 from hpo.requirements import check_company, possible_values
 from hpo.space import Params, Space, parse_space, space_from_json, space_to_json
 from hpo.trialconfig import TrialConfig, canonical_key, is_of_tables
@@ -84,6 +85,7 @@ class SweepConfig:
     bundled: bool = False  # the data are those that come with slurmtune, unpacked by the first job
     has_table: bool = False  # the data are rows of a table, images and further columns
     source: str = ""
+    attachments: Mapping[str, bytes] = field(default_factory=dict)  # files for secrets/: pickles of hpo.plugins
 
     @property
     def max_epochs(self) -> int:
@@ -206,11 +208,19 @@ def _same_key(name: str, key: str) -> bool:
         return False
 
 
-def build_sweep(document: Mapping[str, Any], base: Path, text: str, runs: Path, name: str) -> SweepConfig:
+def build_sweep(
+    document: Mapping[str, Any],
+    base: Path,
+    text: str,
+    runs: Path,
+    name: str,
+    attachments: Mapping[str, bytes] | None = None,
+) -> SweepConfig:
     """The sweep that `document`, a sweep file's content, describes.
 
     Args:
         base: what a relative path in it is relative to; text: the file as written; name: where it has none.
+        attachments: the pickles that it names; None: they lie beside it, in a sweep's directory.
     Raises:
         UsageError, DataError: as load_sweep.
     """
@@ -237,6 +247,7 @@ def build_sweep(document: Mapping[str, Any], base: Path, text: str, runs: Path, 
         bundled=document["data"] == BUNDLED,
         has_table=summary.columns is not None,
         source=text,
+        attachments=_read_attachments(tune, base) if attachments is None else attachments,
     )
     return _warm_start(config, document.get("warm_start"), base)
 
@@ -249,6 +260,12 @@ def _warm_start(config: SweepConfig, directories: Any, base: Path) -> SweepConfi
         raise UsageError(f"warm_start must be a list of sweep directories, got {directories!r}.")
     paths = [absolute(base / Path(path).expanduser()) for path in directories]
     return dataclasses.replace(config, earlier=read_earlier(paths, config.to_json(), config.space))
+
+
+def _read_attachments(tune: TuneConfig, base: Path) -> dict[str, bytes]:
+    given = {pickle_name(role): getattr(tune, role) for role in ROLES}
+    named = [name for name, value in given.items() if is_plugin(value) and "pickle" in value]
+    return {name: read_pickle(SweepDirectory(base).secrets / name) for name in named}
 
 
 def parse_search(document: Mapping[str, Any]) -> tuple[Space, TuneConfig]:

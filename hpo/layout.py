@@ -6,7 +6,7 @@ Nobody else joins file names. All paths lie below one directory, so that a moved
          resolved.json       the same after defaults and flags: the contract between login node and job
          provenance.json     who, when, where, versions, commit
          journal.jsonl       what happened: the truth, see hpo.records
-         secrets/ray_token   0600
+         secrets/            ray_token 0600; searcher.pickle, scheduler.pickle where a person gave instances
          submitit/           submitit's files and the job's logs
          stop.json           there while submit.py --stop wants the sweep to rest
          jobs/               one file for each SLURM job that was submitted for the sweep
@@ -53,8 +53,12 @@ class SweepDirectory:
         return self.root / "journal.jsonl"
 
     @property
+    def secrets(self) -> Path:
+        return self.root / "secrets"
+
+    @property
     def token(self) -> Path:
-        return self.root / "secrets" / "ray_token"
+        return self.secrets / "ray_token"
 
     @property
     def submitit(self) -> Path:
@@ -117,15 +121,20 @@ def open_sweep(path: str | Path) -> SweepDirectory:
 
 
 def write_text(path: Path, text: str, mode: int = 0o644) -> None:
-    """Writes `text` to `path` so that a reader sees the old file or the new one, never a part.
+    """Writes `text` to `path` so that a reader sees the old file or the new one, never a part."""
+    write_bytes(path, text.encode("utf-8"), mode)
+
+
+def write_bytes(path: Path, content: bytes, mode: int = 0o644) -> None:
+    """Writes `content` to `path`, whole.
 
     Temporary file beside it, fsync, rename, fsync of the folder: the order that survives a power cut.
     """
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+        with os.fdopen(handle, "wb") as stream:
             os.fchmod(stream.fileno(), mode)
-            stream.write(text)
+            stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
         Path(temporary).replace(path)

@@ -10,12 +10,13 @@ directory can be rebuilt from it. Each event has `v` (format version), `n` (its 
     worker_joined    attempt worker host job cpus gpus since  since: Unix seconds from which on it is paid for
     worker_left      attempt worker host reason
     used             attempt gpu_hours                        so far, of all attempts; where there is a budget
-    suggested        trial number origin params note          origin: default, user, earlier, random, model
+    suggested        trial number origin params note          origin: default, user, earlier, random, model, searcher
     started          trial attempt node epoch                 epoch: completed ones it goes on from
     reported         trial attempt epoch metrics              a metric that is not finite is null; with end, the trial
                                                               ends by itself; opened: seconds that opening it took
     decided          trial epoch rung action value cutoff rank of   ASHA's verdict at a rung: continue, stop or pause
     reviewed         trial epoch rung action value cutoff rank of   of one that waits there: continue (promoted) or stop
+    judged           trial epoch action by                    pause or stop, by a scheduler of Ray Tune named `by`
     checkpointed     trial epoch path                         path: relative to the sweep's directory
     failed           trial attempt kind cause epoch retry     kind: of hpo.failures; retry: it is to run again
     finished         trial state reason                       state: completed, stopped, diverged or failed
@@ -178,6 +179,7 @@ class Trial:
     first: dict[int, dict[str, float | None]] = field(default_factory=dict)  # epoch -> metrics, as first reported
     last: dict[int, dict[str, float | None]] = field(default_factory=dict)  # epoch -> metrics, as last reported
     decisions: list[Event] = field(default_factory=list)
+    judgements: list[Event] = field(default_factory=list)  # pauses and stops by a scheduler of Ray Tune
     failures: list[Event] = field(default_factory=list)
     checkpoint: tuple[int, str] | None = None  # epoch and path below the sweep's directory
     node: str = ""
@@ -301,6 +303,12 @@ class SweepState:
         trial.decisions.append(event)
         if event["action"] == "continue":
             trial.state = "promoted"
+
+    def _on_judged(self, event: Event) -> None:
+        trial = self.trials[event["trial"]]
+        trial.judgements.append(event)
+        if event["action"] == "pause":
+            trial.state = "paused"
 
     def _on_checkpointed(self, event: Event) -> None:
         self.trials[event["trial"]].checkpoint = (event["epoch"], event["path"])

@@ -17,7 +17,7 @@ from typing import Any
 
 from hpo.config import SweepConfig
 from hpo.errors import UsageError
-from hpo.layout import SweepDirectory, sync_folder, write_json, write_text
+from hpo.layout import SweepDirectory, sync_folder, write_bytes, write_json, write_text
 
 _PACKAGES = ("torch", "timm", "accelerate", "ray", "optuna", "submitit", "h5py", "numpy")
 
@@ -64,6 +64,8 @@ def _fill(directory: SweepDirectory, config: SweepConfig, job: dict[str, Any]) -
     write_json(directory.resolved, {**config.to_json(), **job})
     write_json(directory.provenance, provenance())
     write_text(directory.token, secrets.token_hex(32), mode=0o600)
+    for name, content in config.attachments.items():
+        write_bytes(directory.secrets / name, content, mode=0o600)
     directory.journal.touch(mode=0o600)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hpo.errors import UsageError, nearest
+from hpo.plugins import is_plugin, parse_plugin
 
 SEARCHERS, SCHEDULERS = ("bayes", "random"), ("ASHA", "FIFO")
 ASHA_TYPES = ("auto", "stopping", "promotion")
@@ -30,9 +31,9 @@ TUNE_KEYS = (
 class TuneConfig:
     """How the search goes: AutoMM's hyperparameter_tune_kwargs."""
 
-    searcher: str = "bayes"
+    searcher: str | Mapping[str, Any] = "bayes"  # a mapping: see hpo.plugins
     startup_trials: int | None = None  # random ones before the model; none: see hpo.search.bayes
-    scheduler: str = "ASHA"
+    scheduler: str | Mapping[str, Any] = "ASHA"
     reduction_factor: int = 3
     grace_period: int | None = None  # the first rung, in epochs; none: see hpo.search.asha
     asha_type: str = "stopping"  # promotion; or auto, what measured costs permit: see hpo.search.scheduler
@@ -53,14 +54,16 @@ def parse_tune(values: Mapping[str, Any]) -> TuneConfig:
         UsageError: an unknown key, or a value that does not fit it.
     """
     check_names("hyperparameter_tune_kwargs.", values, TUNE_KEYS)
+    defaults = TuneConfig()
+    who = _searching("searcher", values, defaults.searcher, SEARCHERS)
+    how = _searching("scheduler", values, defaults.scheduler, SCHEDULERS)
     searcher = _mapping("searcher_init_args", values, ("startup_trials",))
     scheduler = _mapping("scheduler_init_args", values, ("type", "reduction_factor", "grace_period"))
     resources = _mapping("resources_per_trial", values, ("num_cpus", "num_gpus"))
-    defaults = TuneConfig()
     return TuneConfig(
-        searcher=_word("searcher", values.get("searcher", defaults.searcher), SEARCHERS),
+        searcher=who,
         startup_trials=_optional("startup_trials", searcher.get("startup_trials"), 1),
-        scheduler=_word("scheduler", values.get("scheduler", defaults.scheduler), SCHEDULERS),
+        scheduler=how,
         reduction_factor=check_whole(
             "reduction_factor", scheduler.get("reduction_factor", defaults.reduction_factor), 2
         ),
@@ -75,6 +78,18 @@ def parse_tune(values: Mapping[str, Any]) -> TuneConfig:
         gpus_per_trial=_amount("num_gpus", resources.get("num_gpus")),
         hang_timeout=_seconds("hang_timeout", values.get("hang_timeout", defaults.hang_timeout)),
     )
+
+
+def _searching(role: str, values: Mapping[str, Any], default: Any, known: Sequence[str]) -> str | Mapping[str, Any]:
+    """One of our own by name, or a class of Ray Tune's."""
+    value = values.get(role, default)
+    if is_plugin(value):
+        return parse_plugin(role, value, values.get(f"{role}_init_args"))
+    try:
+        return _word(role, value, known)
+    except UsageError as error:
+        example = "search.optuna.OptunaSearch" if role == "searcher" else "schedulers.MedianStoppingRule"
+        raise UsageError(f"{error} Ray Tune's are named by class: {{class: ray.tune.{example}}}.") from None
 
 
 def check_names(where: str, values: Mapping[str, Any], known: Sequence[str]) -> None:

@@ -29,6 +29,7 @@ from hpo.config import SLURM_KEYS, SweepConfig, load_sweep
 from hpo.errors import ClusterError, UsageError
 from hpo.layout import SweepDirectory, absolute, open_sweep, read_json
 from hpo.records import Journal, SweepState, read_events
+from hpo.search.plugins import rehearse
 from hpo.staging import name_run, stage_sweep
 from launch.terminal import command, say
 
@@ -43,6 +44,8 @@ def main(argv: list[str] | None = None) -> int:
     runs = absolute(arguments.runs_dir or os.environ.get("SLURMTUNE_RUNS") or "runs")
     path = _find_sweep(arguments.sweep)
     config = load_sweep(path, [*arguments.set, *_warm_start(arguments.warm_start)], runs)
+    for note in rehearse(config):
+        say(note)
     run = absolute(arguments.run_dir) if arguments.run_dir else name_run(runs, config.name)
     flags = SlurmRequest.from_words({key: getattr(arguments, key) for key in SLURM_KEYS})
     if arguments.cluster == "local":

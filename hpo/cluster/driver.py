@@ -33,6 +33,7 @@ from hpo.records import Event, Journal, read_events
 from hpo.results.insight import Insight
 from hpo.results.read import Results, current_best_line
 from hpo.results.report import write_report
+from hpo.search import plugins
 from hpo.search.sweep import Sweep
 from hpo.search.trialfiles import TrialFiles
 from hpo.usage import Usage, origin
@@ -59,7 +60,7 @@ def drive(directory: SweepDirectory, attempt: str, patience_s: float = 0.0) -> i
     resolved = read_json(directory.resolved)
     config = SweepConfig.from_json(resolved)
     journal = _open_journal(directory, patience_s)
-    sweep = Sweep(config, journal, attempt)
+    sweep = plugins.open_sweep(config, journal, attempt, directory)
     keys = {dimension.key: dimension.default for dimension in config.space.dimensions}
     files = TrialFiles(directory, dict(config.space.constants), keys)
     sweep.listener = _Narrator(sweep, directory, files)

@@ -11,6 +11,7 @@ from hpo.automm import changes_nothing, find_key, spelt
 from hpo.config import parse_search, parse_yaml
 from hpo.domains import searches, to_plain
 from hpo.errors import UsageError, nearest
+from hpo.plugins import ROLES, pickle_name
 from hpo.predictor.presets import preset
 from hpo.trialconfig import canonical_key
 from hpo.trialkeys import SECTIONS
@@ -34,6 +35,7 @@ class Request:
     points: list[dict[str, Any]] = field(default_factory=list)
     soup: str = SOUPS[0]
     pos_label: Any = None
+    attachments: Mapping[str, bytes] = field(default_factory=dict)  # pickles of searcher and scheduler
 
     def document(self, **others: Any) -> dict[str, Any]:
         """The content of a sweep file; `others` are its further keys."""
@@ -66,13 +68,15 @@ def read_request(
         soup = own["optim.top_k_average_method"]
         raise UsageError(f"optim.top_k_average_method must be one of {', '.join(SOUPS)}, got {soup!r}.")
     tune, points = _read_tune(tune_kwargs, search, time_limit)
+    attachments = _replace_instances(tune) if tune else {}
     _require_search(values, tune)
     searched = tune is not None
     tune = {"num_trials": 1} if tune is None else tune
     _apply_gpus(own.get("env.num_gpus"), values, tune)
     if own.get("optim.top_k") is not None:
         tune.setdefault("num_to_keep", own["optim.top_k"])
-    request = Request(values, tune, searched, points, own["optim.top_k_average_method"], own["data.pos_label"])
+    soup, positive = own["optim.top_k_average_method"], own["data.pos_label"]
+    request = Request(values, tune, searched, points, soup, positive, attachments)
     parse_search(request.document())
     return request
 
@@ -161,47 +165,30 @@ def _read_tune(
         rest = dict(searcher_arguments)
         points = to_plain("points_to_evaluate", rest.pop("points_to_evaluate"))
         tune["searcher_init_args"] = rest
-    _replace_instances(tune)
     if time_limit is not None:
         tune.setdefault("num_trials", _TRIALS_IN_TIME)
     return tune, points
 
 
-def _replace_instances(tune: dict[str, Any]) -> None:
-    """Ray Tune's own searchers and schedulers by what they are here; one that has no like is refused."""
-    for role, known in (("searcher", _searcher_like), ("scheduler", _scheduler_like)):
+def _replace_instances(tune: dict[str, Any]) -> dict[str, bytes]:
+    """Objects of Ray Tune's as a sweep file names them; returns their pickles by file name."""
+    attachments = {}
+    for role in ROLES:
         value = tune.get(role)
-        if value is None or isinstance(value, (str, list, dict)):
+        if value is None or isinstance(value, (str, list, tuple, dict, int, float)):
             continue
+        name = type(value).__name__
         if tune.get(f"{role}_init_args"):
-            raise UsageError(
-                f"{role}_init_args goes with a {role} by name; give them to {type(value).__name__} itself."
-            )
-        tune[role], tune[f"{role}_init_args"] = known(value)
+            raise UsageError(f"{role}_init_args goes with a {role} by name; give them to {name} itself.")
+        if isinstance(value, type):
+            raise UsageError(f"{role} is the class {value.__name__}; give an instance, {value.__name__}(...).")
+        if role == "scheduler" and name == "FIFOScheduler":
+            tune[role] = "FIFO"
+            continue
+        from hpo.search.ray_plugins import dump  # imports Ray, which whoever has such an instance did before
 
-
-def _searcher_like(value: Any) -> tuple[str, dict[str, Any]]:
-    if type(value).__name__ == "BasicVariantGenerator":
-        return "random", {}
-    raise UsageError(
-        f"searcher: an instance of {type(value).__name__} cannot be used: a search must go on exactly as it was after "
-        "any interruption, which Ray's searchers do not; use 'bayes', 'random' or a BasicVariantGenerator."
-    )
-
-
-def _scheduler_like(value: Any) -> tuple[str, dict[str, Any]]:
-    if type(value).__name__ == "FIFOScheduler":
-        return "FIFO", {}
-    if type(value).__name__ == "AsyncHyperBandScheduler":
-        brackets = value._brackets
-        if len(brackets) != 1:
-            raise UsageError(f"scheduler: ASHA with {len(brackets)} brackets cannot be used; give it brackets=1.")
-        grace = min(milestone for milestone, _ in brackets[0]._rungs)
-        return "ASHA", {"reduction_factor": int(value._reduction_factor), "grace_period": int(grace)}
-    raise UsageError(
-        f"scheduler: an instance of {type(value).__name__} cannot be used; use 'ASHA', 'FIFO', a FIFOScheduler or an "
-        "AsyncHyperBandScheduler."
-    )
+        tune[role], attachments[pickle_name(role)] = dump(role, value)
+    return attachments
 
 
 def _require_search(values: Mapping[str, Any], tune: Mapping[str, Any] | None) -> None:

@@ -19,6 +19,7 @@ from hpo.predictor.metrics import METRICS, default_metric, find_metric
 from hpo.predictor.record import PredictorFiles, Record
 from hpo.predictor.samples import is_prepared, read_samples
 from hpo.predictor.watch import Bar, voice
+from hpo.search.plugins import rehearse
 from hpo.staging import name_run, stage_sweep
 
 _NAME = "automm"
@@ -61,6 +62,8 @@ def begin_fit(
     request.hyperparameters.setdefault(_WEIGHTS, "true" if cluster == "local" else "auto")
     shards, labels = _prepare(wishes, request, data, seed)
     config, record = _settle(wishes, request, shards, labels, seed)
+    for note in rehearse(config):
+        say(note)
     directory = stage_sweep(config, run, cluster, asdict(job_request) if job_request else {})
     record.write(PredictorFiles(run).record)
     if job_request:
@@ -132,7 +135,7 @@ def _settle(wishes: Wishes, request: Request, shards: Path, labels: Labels, seed
     """The sweep with its metric, and what the predictor has to remember."""
     shown, chosen = _choose_metrics(wishes, labels.problem_type)
     document = request.document(name=_NAME, data=str(shards), metric=METRICS[chosen].trial, seed=seed)
-    config = build_sweep(document, shards.parent, to_yaml(document), _runs(), _NAME)
+    config = build_sweep(document, shards.parent, to_yaml(document), _runs(), _NAME, request.attachments)
     options = read_manifest(shards).source.get("options", {})
     policy = {key.strip("-").replace("-", "_"): options.get(key) for key in ("--encoding", "--size", "--max-side")}
     return config, Record(wishes.label, labels, wishes.image, shown, chosen, request.soup, {"images": policy})

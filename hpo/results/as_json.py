@@ -21,7 +21,7 @@ def to_json(results: Results, rows: list[Row]) -> dict[str, Any]:
         constants   {key: value} that all trials share
         trials      best first, then those without a value: rank (null without), trial, number, state, reason, brief,
                     value, best_epoch, epochs, max_epochs, params, origin, seconds, node,
-                    curve [[epoch, value or null]], decisions and failures (events of the journal, see hpo.records),
+                    curve [[epoch, value or null]], decisions, judgements, failures (the journal's events),
                     metrics (all of its best epoch, else of its last), note (of the searcher)
         attempts    id, job, host, nodes, started_at (Unix seconds), clock (seconds of earlier ones), seconds,
                     ended (false: at work or killed), reason

@@ -39,6 +39,7 @@ class Row:
     node: str  # where it ran last
     curve: Sequence[tuple[int, float | None]] = ()  # epoch and value, as last reported
     decisions: Sequence[Event] = ()
+    judgements: Sequence[Event] = ()  # of a scheduler of Ray Tune
     failures: Sequence[Event] = ()
     metrics: Mapping[str, float | None] = field(default_factory=dict)  # of its best epoch, else of its last; numbers
     note: str = ""  # what the searcher said of it
@@ -218,6 +219,7 @@ def _row(trial: Trial, rank: int | None, state: SweepState, timeline: Timeline, 
         node=trial.node,
         curve=[(epoch, trial.last[epoch].get(state.metric)) for epoch in sorted(trial.last)],
         decisions=trial.decisions,
+        judgements=trial.judgements,
         failures=trial.failures,
         metrics=_metrics(trial),
         note=trial.note,

@@ -24,6 +24,9 @@ def explain_trial(results: Results, row: Row) -> list[str]:
     lines += ["", "Why it went on or ended"]
     for decision in row.decisions:
         lines += [f"  {text}" for text in _verdict(results, row, decision, write)]
+    for judgement in row.judgements:
+        did = "paused" if judgement["action"] == "pause" else "stopped"
+        lines.append(f"  {one_line(judgement['by'])} {did} it at epoch {judgement['epoch']}.")
     for failure in row.failures:
         again = "was run again" if failure.get("retry") else "was given up"
         lines.append(f"  It failed ({one_line(failure['kind'])}: {one_line(failure['cause'])}) and {again}.")
@@ -39,6 +42,8 @@ def _origin(row: Row) -> str:
         return f"The Bayesian searcher's model suggested it{knew}; trials still at work counted as running."
     if row.origin == "earlier":
         return f"It was one of the best of an earlier sweep ({row.note}), given by warm_start."
+    if row.origin == "searcher":
+        return f"{one_line(row.note)} suggested it."
     return _ORIGINS.get(row.origin, f"Suggested by {row.origin}.")
 
 

@@ -40,7 +40,7 @@ _ROUNDS, _CLOSER = 2, 64  # then rounds of so many candidates ever closer to the
 @dataclass(frozen=True)
 class Suggestion:
     params: Params
-    origin: str  # default, user, random or model
+    origin: str  # default, user, random or model; searcher: one of Ray Tune's
     note: str = ""
 
 

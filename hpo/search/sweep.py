@@ -14,7 +14,7 @@ from typing import Any, TypeVar, cast
 from hpo.config import SweepConfig
 from hpo.failures import BLOCKING, may_retry
 from hpo.records import Event, Journal, SweepState, Trial
-from hpo.search.bayes import Observation, startup_trials, suggest
+from hpo.search.bayes import Observation, Suggestion, startup_trials, suggest
 from hpo.search.ending import Ending
 from hpo.search.scheduler import Scheduler, Verdict, trial_epochs
 
@@ -22,7 +22,7 @@ Listener = Callable[[Event], None]
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 
-def _one_at_a_time(method: Method) -> Method:
+def one_at_a_time(method: Method) -> Method:
     @functools.wraps(method)
     def locked(self: Sweep, *args: Any, **kwargs: Any) -> Any:
         with self._lock:
@@ -63,13 +63,13 @@ class Sweep:
             self._settle(trial)
         self._waiting = [trial.id for trial in self.state.unfinished.values() if trial.state != "paused"]
 
-    @_one_at_a_time
+    @one_at_a_time
     def note(self, kind: str, /, **fields: Any) -> None:
         """Writes down an event that concerns the attempt and no trial."""
         if not self._ended:
             self._write(kind, attempt=self.attempt, **fields)
 
-    @_one_at_a_time
+    @one_at_a_time
     def end_attempt(self, reason: str, over: bool = False) -> None:
         """Closes the attempt in the journal; what trials report after it is not written any more. `over`: the sweep
         ends with it, although trials are unfinished."""
@@ -92,7 +92,7 @@ class Sweep:
         """No new trial is to come."""
         return self.state.ending is not None or len(self.state.trials) >= self.config.tune.num_trials
 
-    @_one_at_a_time
+    @one_at_a_time
     def next_trial(self) -> Trial | None:
         """What a free worker does next: one that failed or was left unfinished, a paused trial that may go on, a new
         one. None: nothing before another trial has reported; when the sweep is `done`, nothing any more."""
@@ -114,7 +114,7 @@ class Sweep:
             self._settle(trial)
         return None
 
-    @_one_at_a_time
+    @one_at_a_time
     def start_trial(self, trial_id: str, node: str) -> None:
         checkpoint = self.state.trials[trial_id].checkpoint
         if self._ended:
@@ -123,7 +123,7 @@ class Sweep:
             "started", trial=trial_id, attempt=self.attempt, node=node, epoch=checkpoint[0] if checkpoint else 0
         )
 
-    @_one_at_a_time
+    @one_at_a_time
     def report(
         self,
         trial_id: str,
@@ -153,7 +153,7 @@ class Sweep:
         self._settle(trial)  # the target may have been reached just now
         return trial.state == "running"
 
-    @_one_at_a_time
+    @one_at_a_time
     def fail_trial(self, trial_id: str, kind: str, cause: str, final: bool = False) -> None:
         """`kind` is one of hpo.failures, which says whether the trial will be run again, unless this is `final`."""
         trial = self.state.trials[trial_id]
@@ -188,10 +188,22 @@ class Sweep:
         """As the sweep began: what the searcher does must not change when it is extended."""
         return int(self.state.header.get("num_trials") or self.config.tune.num_trials)
 
-    def _suggest(self) -> Trial:
-        tune, number = self.config.tune, len(self.state.trials)
-        earlier = self.config.earlier.get("points", [])
-        suggestion = suggest(
+    def _suggest(self) -> Trial | None:
+        """A new trial, written down; None: there is none now."""
+        number, earlier = len(self.state.trials), self.config.earlier.get("points", [])
+        suggestion = self._suggestion(number)
+        if suggestion is None:
+            return None
+        trial_id, origin, note = f"{number:04d}", suggestion.origin, suggestion.note
+        place = number - 1 - len(self.config.points)
+        if origin == "user" and place >= 0:
+            origin, note = "earlier", earlier[place]["from"]
+        self._write("suggested", trial=trial_id, number=number, params=suggestion.params, origin=origin, note=note)
+        return self.state.trials[trial_id]
+
+    def _suggestion(self, number: int) -> Suggestion | None:
+        tune, earlier = self.config.tune, self.config.earlier.get("points", [])
+        return suggest(
             self.config.space,
             self._observations(),
             number,
@@ -201,12 +213,6 @@ class Sweep:
             points=[*self.config.points, *(point["params"] for point in earlier)],
             model=tune.searcher == "bayes",
         )
-        trial_id, origin, note = f"{number:04d}", suggestion.origin, suggestion.note
-        place = number - 1 - len(self.config.points)
-        if origin == "user" and place >= 0:
-            origin, note = "earlier", earlier[place]["from"]
-        self._write("suggested", trial=trial_id, number=number, params=suggestion.params, origin=origin, note=note)
-        return self.state.trials[trial_id]
 
     def _promote(self, last: bool = False) -> Trial | None:
         """The paused trial that goes on now. Where rungs fall on the same epoch it may be paused again at once."""

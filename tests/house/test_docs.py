@@ -18,6 +18,8 @@ _NAMES = (
     "tables.md",
     "keys.md",
     "reliability.md",
+    "ray.md",
+    "automm.md",
 )
 PAGES = [ROOT / "docs" / name for name in _NAMES]
 LINES = [

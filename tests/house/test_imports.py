@@ -33,6 +33,7 @@ ALLOWED = {  # room -> packages from outside, rooms of ours
             "hpo",
             "hpo.data",
             "hpo.results",
+            "hpo.search.plugins",
             "hpo.search.sweep",
             "hpo.search.trialfiles",
             "hpo.cluster.request",
@@ -41,7 +42,7 @@ ALLOWED = {  # room -> packages from outside, rooms of ours
             "hpo.predictor",
         },
     ),
-    "launch": (set(), {"hpo", "hpo.data", "hpo.results", "hpo.cluster", "launch"}),
+    "launch": (set(), {"hpo", "hpo.data", "hpo.results", "hpo.cluster", "hpo.search.plugins", "launch"}),
 }
 
 
@@ -71,6 +72,7 @@ LATE = {  # room or file -> what it may import inside functions only
         "ruamel.yaml",
         "safetensors",
         "hpo.trial",
+        "hpo.search.ray_plugins",  # for who has an instance of Ray's
     ),  # torch side: to predict, in the person's own process
     "hpo/__init__.py": ("hpo.predictor",),
     "hpo/search/figures.py": ("plotly",),  # for the report at an attempt's end only

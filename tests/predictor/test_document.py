@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 import random
 
 import pytest
@@ -123,21 +124,43 @@ def test_tune_kwargs_as_text_and_with_time():
         read_request(SPACE, "baies")
 
 
-def test_rays_own_searchers_and_schedulers():
-    pytest.importorskip("ray.tune")
-    from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, PopulationBasedTraining
-    from ray.tune.search import BasicVariantGenerator
+def test_rays_own_searchers_and_schedulers_travel_as_they_are():
+    from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler
     from ray.tune.search.optuna import OptunaSearch
 
-    asha = AsyncHyperBandScheduler(max_t=20, grace_period=2, reduction_factor=4)
-    _, search = space_and_tune(SPACE, {"searcher": BasicVariantGenerator(), "scheduler": asha})
-    assert (search.searcher, search.scheduler) == ("random", "ASHA")
-    assert (search.reduction_factor, search.grace_period) == (4, 2)
+    request = read_request(SPACE, {"searcher": OptunaSearch(), "scheduler": AsyncHyperBandScheduler(grace_period=2)})
+    assert request.tune == {
+        "searcher": {"class": "ray.tune.search.optuna.optuna_search.OptunaSearch", "pickle": "searcher.pickle"},
+        "scheduler": {
+            "class": "ray.tune.schedulers.async_hyperband.AsyncHyperBandScheduler",
+            "pickle": "scheduler.pickle",
+        },
+    }
+    assert type(pickle.loads(request.attachments["scheduler.pickle"])) is AsyncHyperBandScheduler
     assert space_and_tune(SPACE, {"scheduler": FIFOScheduler()})[1].scheduler == "FIFO"
-    with pytest.raises(UsageError, match="searcher: an instance of OptunaSearch cannot be used"):
-        read_request(SPACE, {"searcher": OptunaSearch()})
-    with pytest.raises(UsageError, match="scheduler: an instance of PopulationBasedTraining cannot be used"):
-        read_request(SPACE, {"scheduler": PopulationBasedTraining(hyperparam_mutations={"a": [1]})})
+
+
+def test_what_of_rays_cannot_work_is_refused_by_name_and_reason():
+    from ray.tune.schedulers import FIFOScheduler, PopulationBasedTraining
+    from ray.tune.search.optuna import OptunaSearch
+    from ray.tune.search.repeater import Repeater
+
+    class Unpicklable(FIFOScheduler):
+        def __reduce__(self):
+            raise TypeError("it holds a lock")
+
+    for search, message in (
+        ({"scheduler": PopulationBasedTraining(hyperparam_mutations={"a": [1]})}, "PopulationBasedTraining cannot be"),
+        ({"searcher": Repeater(OptunaSearch())}, "searcher Repeater cannot be used: all trials share the sweep's seed"),
+        ({"searcher": FIFOScheduler}, r"searcher is the class FIFOScheduler; give an instance, FIFOScheduler\(...\)"),
+        ({"searcher": FIFOScheduler()}, "FIFOScheduler is no searcher of Ray Tune; it is a scheduler"),
+        ({"scheduler": OptunaSearch()}, "OptunaSearch is no scheduler of Ray Tune; it is a searcher"),
+        ({"searcher": object()}, "object is no searcher of Ray Tune; use"),
+        ({"scheduler": Unpicklable()}, "the Unpicklable cannot be pickled .TypeError: it holds a lock"),
+        ({"searcher": OptunaSearch(), "searcher_init_args": {"seed": 1}}, "give them to OptunaSearch itself"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            read_request(SPACE, search)
 
 
 @pytest.mark.parametrize(
