@@ -2,6 +2,7 @@
 
     python launch/predict.py MODEL photos/ more/*.jpg > predictions.csv
     python launch/predict.py MODEL photos/ --out predictions.csv --top 3
+    python launch/predict.py MODEL table.csv                          # a model of images and a table
 
 Images are prepared exactly as the model's training data were. Class probabilities are columns of their own.
 """
@@ -20,7 +21,7 @@ if __package__ in (None, ""):  # run as a file: Python put launch/ on the path, 
 import argparse
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from hpo.errors import DataError, UsageError
@@ -33,22 +34,22 @@ _MOST_WARNINGS = 20
 @command
 def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
-    from hpo.export.images import list_images
     from hpo.export.model import ExportedModel
 
-    paths = list_images(arguments.images)
     model = ExportedModel(absolute(arguments.model))
+    paths, load = _open(model, arguments.images)
     if arguments.top and model.meta["task"] != "classification":
         raise UsageError("--top is for classes, and this model predicts numbers; leave it out.")
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_header(model, arguments.top))
+    names = list(model.table.images) if model.table else ["image"]
+    writer.writerow([*names, *_header(model, arguments.top)])
     unreadable = 0
-    for path, values in _predict(model, paths):
+    for path, values in _predict(model, paths, load):
         unreadable += isinstance(values, str)
         if isinstance(values, str) and unreadable <= _MOST_WARNINGS:
-            say(f"{path} cannot be read: {values}")
-        writer.writerow([str(path), *([] if isinstance(values, str) else _cells(model, values, arguments.top))])
+            say(f"{', '.join(path)} cannot be read: {values}")
+        writer.writerow([*path, *([] if isinstance(values, str) else _cells(model, values, arguments.top))])
     _deliver(text.getvalue(), arguments.out)
     if unreadable:
         raise DataError(f"{unreadable} of {len(paths)} images could not be read; their rows are empty.")
@@ -63,7 +64,10 @@ def _parser() -> argparse.ArgumentParser:
         epilog="example: python launch/predict.py clothing-model photos --out predictions.csv",
     )
     parser.add_argument("model", metavar="MODEL", help="a directory that export.py wrote")
-    parser.add_argument("images", metavar="IMAGES", nargs="+", help="image files, folders (with all below), patterns")
+    parser.add_argument(
+        "images", metavar="IMAGES", nargs="+",
+        help="image files, folders (with all below), patterns; for a model that takes a table one CSV file",
+    )  # fmt: skip
     parser.add_argument("--out", metavar="FILE", type=Path, help="where to write (default: standard output)")
     parser.add_argument("--top", metavar="K", type=_positive, help="only the K likeliest classes and their shares")
     return parser
@@ -75,17 +79,31 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def _predict(model: Any, paths: Sequence[Path]) -> Iterator[tuple[Path, Any]]:
+def _open(model: Any, places: Sequence[str]) -> tuple[list[tuple[str, ...]], Callable[[int], Any]]:
+    """What is to be predicted: the path or paths that name each image or row, and how to load it."""
+    from hpo.export.images import list_images, read_file
+    from hpo.export.rows import open_table
+
+    if model.table is None:
+        files = list_images(places)
+        return [(str(path),) for path in files], lambda number: read_file(files[number], model.policy)
+    if len(places) != 1:
+        raise UsageError(f"this model takes rows of a table: name one CSV file, not {len(places)} files.")
+    rows, images = open_table(Path(places[0]).expanduser(), model.table, model.policy)
+    return list(zip(*images, strict=True)), rows.load
+
+
+def _predict(model: Any, paths: Sequence[Any], load: Callable[[int], Any]) -> Iterator[tuple[Any, Any]]:
     """Each path with its values, or with the reason why it cannot be read."""
     from hpo.data.images import BadImage
-    from hpo.export.images import read_ahead, read_file
+    from hpo.export.images import read_ahead
 
     progress = Progress("predict", len(paths), "images")
     reasons: dict[int, str] = {}
     numbers: list[int] = []
 
     def readable() -> Iterator[Any]:
-        for number, found in read_ahead(lambda i: read_file(paths[i], model.policy), len(paths)):
+        for number, found in read_ahead(load, len(paths)):
             if isinstance(found, BadImage):
                 reasons[number] = str(found)
             else:
@@ -103,11 +121,11 @@ def _predict(model: Any, paths: Sequence[Path]) -> Iterator[tuple[Path, Any]]:
 
 def _header(model: Any, top: int | None) -> list[str]:
     if model.meta["task"] != "classification":
-        return ["image", *model.columns]
+        return list(model.columns)
     if top:
         names = [(f"class_{place}", f"probability_{place}") for place in range(1, min(top, len(model.columns)) + 1)]
-        return ["image", *(name for pair in names for name in pair)]
-    return ["image", "prediction", "probability", *model.columns]
+        return [name for pair in names for name in pair]
+    return ["prediction", "probability", *model.columns]
 
 
 def _cells(model: Any, values: Any, top: int | None) -> list[str]:

@@ -97,7 +97,7 @@ class Columns:
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """One row to predict. images: uint8 (H, W, 3) for each image column, None where missing; numbers float64 (n,) and
     codes int32 (c,) as `Columns` makes them."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ def from_table(path: Path, options: TableOptions) -> Source:
         UsageError: a column that is not there or cannot be modelled.
         DataError: an unreadable file, a row without image or label, an unknown split, or no image found at all.
     """
-    header, rows = _read(path, options)
+    header, rows = read_csv(path, lambda known: _wanted(path, options, known))
     where = [f"{path} row {number}" for number, _ in rows]
     images = [[row[column] for _, row in rows] for column in options.images]
     if not options.has_table and "" in images[0]:
@@ -82,20 +83,30 @@ def _further(
     wanted = others if options.columns == (ALL,) else list(options.columns)
     cells = {name: [clean(row[name]) for _, row in rows] for name in wanted}
     kinds, notes = settle_kinds(cells, dict(options.types), "--column-type {name}=null")
+    if not kinds and len(images) == 1:
+        raise UsageError(f"--columns: {'; '.join(notes) or 'no column is left'} Leave --columns out.")
     said = ", ".join(f"{name!r} {kind}" for name, kind in kinds.items()) or "none"
     notes.append(f"beside the images: {said}; --column-type says otherwise.")
     return Table(options.images, images[1:], kinds, {name: cells[name] for name in kinds}), notes
 
 
-def _read(path: Path, options: TableOptions) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """The names of the columns; (line, {column: text without blanks around it}) of each row that is not empty."""
+def read_csv(
+    path: Path, choose: Callable[[list[str]], list[str]]
+) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """The names of the columns; (line, {column: text without blanks around it}) of each row that is not empty.
+
+    Args:
+        choose: which of the columns to read, of those that there are.
+    Raises:
+        DataError: it cannot be read, or has no rows.
+    """
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             header = stream.readline()
             stream.seek(0)
             reader = csv.DictReader(stream, delimiter=max(",;\t", key=header.count), restval="")
             known = [name for name in reader.fieldnames or [] if name]
-            wanted = _wanted(path, options, known)
+            wanted = choose(known)
             rows = [(reader.line_num, {name: row[name].strip() for name in wanted}) for row in reader]
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 text ({error}); save it as UTF-8.") from None

@@ -7,23 +7,27 @@ from typing import Any
 
 import timm
 
+from hpo.data.columns import Columns
+from hpo.export.rows import columns_of
 from hpo.results.read import Results, Row
 from hpo.results.wording import configuration_yaml, count, value_text
 
 _MOST_CLASSES = 100
+_MOST_SHOWN = 20
 
 
 def render_card(results: Results, row: Row, meta: Mapping[str, Any], checked: str) -> str:
     """The model card in Markdown. `checked`: in words, how the exported model was compared with the trial."""
-    name = meta["model"]
+    name, columns = meta["model"], columns_of(meta)
     parts = [
-        f"---\nlibrary_name: timm\ntags: [image-{meta['task']}, timm, slurmtune]\n---",
-        f"# {results.name}: {name}",
+        f"---\nlibrary_name: {'slurmtune' if columns else 'timm'}\ntags: [image-{meta['task']}, timm, slurmtune]\n---",
+        f"# {results.name}: {name}" + (" and a table" if columns else ""),
         f"Trial {row.trial} of the sweep {results.name}, chosen among {count(len(results.rows), 'trial')} by "
         f"{meta['metric']}, epoch {meta['epoch']} of {row.max_epochs}.",
         _metrics(meta),
         _caution(results, row),
-        f"## Use\n\n```python\n{_example(meta)}```",
+        f"## Use\n\n```python\n{_TABLE_EXAMPLE if columns else _example(meta)}```",
+        _columns(columns),
         _preprocessing(meta),
         _classes(meta),
         f"## Origin\n\n{_origin(meta)}\n\n{checked}\n\nVersions: "
@@ -32,6 +36,30 @@ def render_card(results: Results, row: Row, meta: Mapping[str, Any], checked: st
         f"## Configuration\n\n```yaml\n{configuration_yaml(row.params, results.constants)}```",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+_TABLE_EXAMPLE = """\
+from pathlib import Path
+
+from hpo.export.model import ExportedModel  # slurmtune's: timm's form holds models of images alone
+from hpo.export.rows import open_table
+
+model = ExportedModel(Path("MODEL"))
+rows, _ = open_table(Path("table.csv"), model.table, model.policy)
+for answer in model.predict(rows.load(number) for number in range(len(rows))):
+    print(dict(zip(model.columns, answer)))
+"""
+
+
+def _columns(columns: Columns | None) -> str:
+    if columns is None:
+        return ""
+    lines = [f"| {name} | image | paths relative to the table |" for name in columns.images]
+    lines += [f"| {c.name} | numerical | mean {c.mean:.4g}, deviation {c.std:.4g} |" for c in columns.numerical]
+    for c in columns.categorical:
+        listed = ", ".join(c.categories[:_MOST_SHOWN]) + (" ..." if len(c.categories) > _MOST_SHOWN else "")
+        lines.append(f"| {c.name} | categorical | {len(c.categories)}: {listed} |")
+    return "\n".join(["Any cell may be empty.\n", "| column | | |", "|---|---|---|", *lines])
 
 
 def _metrics(meta: Mapping[str, Any]) -> str:

@@ -8,35 +8,37 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from hpo.data.decode import decode_rgb
+from hpo.data.cells import CATEGORICAL, NUMERICAL
+from hpo.data.columns import Columns, TableRow
 from hpo.data.folder_source import EXTENSIONS
-from hpo.data.images import BadImage, ImagePolicy, store
+from hpo.data.images import BadImage, ImagePolicy
 from hpo.data.manifest import MANIFEST
 from hpo.data.read import describe, open_split
 from hpo.data.sources import SourceOptions, find_source
 from hpo.errors import DataError, UsageError, nearest
-
-if TYPE_CHECKING:
-    from hpo.data.shards import ShardSet
+from hpo.export.rows import TABLES, StoredSamples, TableRows, columns_of, pixels_of
 
 _THREADS = 4
 _AHEAD = 16  # images a thread may be ahead: they are whole photographs
 
 
+Sample = np.ndarray | TableRow
+
+
 @dataclass(frozen=True)
 class LabelledImages:
-    """`load(i)` gives image i of `count`, uint8 (H, W, 3), or raises BadImage. `labels` int64 (N,), in the numbering of
-    the model's classes, or float32 (N, K). `split`: '' where the source has none."""
+    """`load(i)` gives image i, uint8 (H, W, 3), or row i of a table, or raises BadImage. `labels` int64 (N,), in the
+    numbering of the model's classes, or float32 (N, K). `split`: '' where the source has none."""
 
     name: str
     split: str
     labels: np.ndarray
     names: Sequence[str]
-    load: Callable[[int], np.ndarray]
+    load: Callable[[int], Sample]
 
 
 def list_images(places: Sequence[str]) -> list[Path]:
@@ -76,22 +78,10 @@ def read_file(path: Path, policy: ImagePolicy) -> np.ndarray:
         raise BadImage(str(error.strerror)) from None
 
 
-def pixels_of(content: bytes | np.ndarray, policy: ImagePolicy) -> np.ndarray:
-    """`content`, an encoded file or pixels, after the road through a shard made with `policy`."""
-    stored, shape = store(content, policy)
-    return np.frombuffer(stored, np.uint8).reshape(shape) if policy.encoding == "raw" else decode_rgb(stored)
+def read_ahead(load: Callable[[int], Sample], count: int) -> Iterator[tuple[int, Sample | BadImage]]:
+    """Each of `count` images or rows with its number, or why it cannot be read, in order."""
 
-
-def decode_stored(shards: ShardSet, number: int) -> np.ndarray:
-    """Image `number` of a split, uint8 (H, W, 3)."""
-    content = shards.read_bytes(number)
-    return np.frombuffer(content, np.uint8).reshape(shards.image_shape) if shards.image_shape else decode_rgb(content)
-
-
-def read_ahead(load: Callable[[int], np.ndarray], count: int) -> Iterator[tuple[int, np.ndarray | BadImage]]:
-    """Each of `count` images with its number, or why it cannot be read, in order."""
-
-    def attempt(number: int) -> tuple[int, np.ndarray | BadImage]:
+    def attempt(number: int) -> tuple[int, Sample | BadImage]:
         try:
             return number, load(number)
         except BadImage as error:
@@ -111,8 +101,8 @@ def open_labelled(place: Path, split: str | None, meta: Mapping[str, Any], polic
     """
     if (place / MANIFEST).is_file():
         return _from_shards(place, split, meta)
-    regression = meta["task"] == "regression" and place.suffix.lower() not in ("", ".zip")
-    source = find_source(place, SourceOptions(task="regression") if regression else None)
+    columns = columns_of(meta)
+    source = find_source(place, _options(place, meta, columns))
     listing = source.listing
     _require_task(place, listing.task, meta)
     chosen = [number for number, own in enumerate(listing.splits) if split is None or own == split]
@@ -122,11 +112,30 @@ def open_labelled(place: Path, split: str | None, meta: Mapping[str, Any], polic
     if listing.task == "classification":
         labels = _renumber(labels, listing.class_names, meta["class_names"], place)
     references = [listing.references[number] for number in chosen]
+    names = [str(reference) for reference in references]
+    load: Callable[[int], Sample] = lambda number: pixels_of(source.loader.load(references[number]), policy)  # noqa: E731
+    if columns and listing.table:
+        further = [[column[number] for number in chosen] for column in listing.table.further]
+        cells = {name: [column[number] for number in chosen] for name, column in listing.table.cells.items()}
+        load = TableRows(columns, [references, *further], cells, source.loader, policy, str(place)).load
+    return LabelledImages(str(place), split or "", labels, names, load)
 
-    def load(number: int) -> np.ndarray:
-        return pixels_of(source.loader.load(references[number]), policy)
 
-    return LabelledImages(str(place), split or "", labels, [str(reference) for reference in references], load)
+def _options(place: Path, meta: Mapping[str, Any], columns: Columns | None) -> SourceOptions | None:
+    """How to read a source as the model's own was read.
+
+    Raises:
+        UsageError: the model takes a table, and this is none.
+    """
+    task = "regression" if meta["task"] == "regression" and place.suffix.lower() not in ("", ".zip") else None
+    if columns is None:
+        return SourceOptions(task=task) if task else None
+    if place.suffix.lower() not in TABLES:
+        raise UsageError(f"{place}: this model takes rows of a table; name a CSV file or what prepare.py made of one.")
+    kinds = {**dict.fromkeys((n.name for n in columns.numerical), NUMERICAL),
+             **dict.fromkeys((c.name for c in columns.categorical), CATEGORICAL)}  # fmt: skip
+    labels = tuple(meta.get("label_columns") or ("label",))
+    return SourceOptions(columns.images, labels, None, columns.names, tuple(kinds.items()), task=meta["task"])
 
 
 def _from_shards(place: Path, split: str | None, meta: Mapping[str, Any]) -> LabelledImages:
@@ -138,7 +147,7 @@ def _from_shards(place: Path, split: str | None, meta: Mapping[str, Any]) -> Lab
     if shards.task == "classification":
         labels = _renumber(labels, shards.class_names, meta["class_names"], place)
     names = [str(number) for number in shards.sample_ids.tolist()]
-    return LabelledImages(str(place), chosen, labels, names, lambda number: decode_stored(shards, number))
+    return LabelledImages(str(place), chosen, labels, names, StoredSamples(shards, columns_of(meta)).load)
 
 
 def _require_task(place: Path, task: str, meta: Mapping[str, Any]) -> None:

@@ -10,8 +10,10 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from hpo.data.columns import Columns, TableRow
 from hpo.data.images import ImagePolicy
 from hpo.errors import UsageError
+from hpo.export.rows import columns_of
 from hpo.export.timm_form import DESCRIPTION
 from hpo.layout import read_json
 from hpo.trial.inference import TrainedModel
@@ -20,13 +22,13 @@ _AT_ONCE = 64
 
 
 class ExportedModel:
-    """The model in a directory that launch/export.py wrote, on a GPU where there is one.
+    """The model in a directory that launch/export.py wrote, on a GPU where there is one, unless `on_cpu`.
 
     Raises:
         UsageError: it is no such directory, or its files are damaged. TrialError: they do not belong together.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, on_cpu: bool = False) -> None:
         if not (folder / DESCRIPTION).is_file():
             raise UsageError(f"{folder} is not an exported model (it has no {DESCRIPTION}); name what export.py wrote.")
         self.meta: dict[str, Any] = read_json(folder / DESCRIPTION)
@@ -34,7 +36,13 @@ class ExportedModel:
             weights = load_file(folder / "model.safetensors")
         except (OSError, SafetensorError) as error:
             raise UsageError(f"{folder / 'model.safetensors'} cannot be read ({error}); export it again.") from None
-        self._trained = TrainedModel(self.meta, weights)
+        own = {"env.accelerator": "cpu"} if on_cpu else {}
+        self._trained = TrainedModel({**self.meta, "config": {**self.meta["config"], **own}}, weights)
+
+    @property
+    def table(self) -> Columns | None:
+        """The columns that the model takes; None: images alone."""
+        return columns_of(self.meta)
 
     @property
     def policy(self) -> ImagePolicy:
@@ -49,11 +57,12 @@ class ExportedModel:
         count = int(self.meta["outputs"])
         return ["value"] if count == 1 else [f"value_{place}" for place in range(count)]
 
-    def predict(self, images: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """For each image, uint8 (H, W, 3), probabilities by class or numbers in the labels' units, float64 (C,)."""
-        waiting: list[np.ndarray] = []
-        for image in images:
-            waiting.append(image)
+    def predict(self, samples: Iterable[np.ndarray | TableRow]) -> Iterator[np.ndarray]:
+        """For each image, uint8 (H, W, 3), or where the model takes a table each row, probabilities by class or numbers
+        in the labels' units, float64 (C,)."""
+        waiting: list[np.ndarray | TableRow] = []
+        for sample in samples:
+            waiting.append(sample)
             if len(waiting) == _AT_ONCE:
                 yield from self._trained.predict(waiting)
                 waiting = []

@@ -6,21 +6,25 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from hpo.data.columns import FIRST, Columns, TableRow
 from hpo.data.manifest import read_manifest
 from hpo.data.read import open_split
 from hpo.errors import DataError, SweepError, TrialError
-from hpo.export.images import decode_stored
+from hpo.export.rows import StoredSamples, columns_of
 from hpo.results.read import Results, Row
 from hpo.trial.checkpoint import META, WEIGHTS, Checkpoint
 from hpo.trial.soup import ranked_checkpoints
 from hpo.trialconfig import TrialConfig
+
+if TYPE_CHECKING:
+    from hpo.data.shards import ShardSet
 
 _MOST_COMPARED = 512  # images, spread over the split
 
@@ -44,6 +48,15 @@ class Sample:
     labels: np.ndarray | None
 
 
+@dataclass(frozen=True)
+class TableSample:
+    """Rows of `split`, '' where they are made up. `labels` as Sample's."""
+
+    split: str
+    rows: list[TableRow]
+    labels: np.ndarray | None
+
+
 def find_weights(results: Results, row: Row | None) -> Weights:
     """The weights of trial `row`, or of the best one; a damaged checkpoint is never taken.
 
@@ -54,8 +67,6 @@ def find_weights(results: Results, row: Row | None) -> Weights:
     if chosen is None:
         raise SweepError(f"no trial of {results.directory.root} has a value of {results.metric}; nothing to export.")
     found = ranked_checkpoints(results.directory.trial(chosen.trial), results.mode)
-    if found and "columns" in found[0].load_meta():
-        raise SweepError(f"{results.directory.root}: models of a table cannot be exported yet.")
     if found:
         return Weights(chosen, found[0].load_meta(), found[0].load_weights(), found[0].path)
     kept = _kept_winner(results, chosen)
@@ -92,25 +103,64 @@ def image_policy(data: Path) -> dict[str, Any] | None:
             "max_side": options.get("--max-side")}  # fmt: skip
 
 
+def label_columns(data: Path) -> list[str] | None:
+    """The label columns of the table that the shards in `data` were made of; None: not known."""
+    try:
+        return read_manifest(data).source.get("options", {}).get("--label-column")
+    except DataError:
+        return None
+
+
 def comparison_images(weights: Weights, data: Path) -> Sample:
     """Images spread over the validation split of `data`; where that is not at hand, seeded noise of several scales.
 
     Raises:
         TrialError: the data are other ones than the trial was trained on.
     """
-    size = int(weights.meta["input"]["size"])
+    found = _spread(weights, data)
+    if found is None:
+        return Sample("", _noise(int(weights.meta["input"]["size"])), None)
+    shards, chosen = found
+    stored = StoredSamples(shards, None)
+    images = (stored.load(int(number)) for number in chosen)
+    return Sample("validation", render(images, weights.meta), shards.labels[chosen])
+
+
+def comparison_rows(weights: Weights, data: Path) -> TableSample:
+    """As comparison_images, of a model that takes a table; the made-up rows have their gaps too."""
+    found, columns = _spread(weights, data), columns_of(weights.meta)
+    assert columns
+    if found is None:
+        return TableSample("", _made_up(columns, int(weights.meta["input"]["size"])), None)
+    shards, chosen = found
+    stored = StoredSamples(shards, columns)
+    rows = [row for number in chosen if isinstance(row := stored.load(int(number)), TableRow)]
+    return TableSample("validation", rows, shards.labels[chosen])
+
+
+def _made_up(columns: Columns, size: int) -> list[TableRow]:
+    random, rows = np.random.default_rng(0), list[TableRow]()
+    for image in _noise(size):
+        images = tuple(image if random.random() < 0.8 else None for _ in columns.images)
+        numbers = np.array([random.normal(column.mean, column.std) for column in columns.numerical], np.float64)
+        codes = [random.integers(FIRST + len(column.categories)) for column in columns.categorical]
+        numbers[random.random(len(numbers)) < 0.2] = np.nan
+        rows.append(TableRow(images, numbers, np.array(codes, np.int32)))
+    return rows
+
+
+def _spread(weights: Weights, data: Path) -> tuple[ShardSet, np.ndarray] | None:
+    """The validation split of `data` and places spread over it; None where it is not at hand."""
     try:
         shards = open_split(data, "validation")
     except DataError:
-        return Sample("", _noise(size), None)
+        return None
     if shards.fingerprint != weights.meta["data_fingerprint"]:
         raise TrialError(
             f"{data} holds other images than trial {weights.row.trial} was trained on (fingerprint "
             f"{shards.fingerprint[:12]}, then {weights.meta['data_fingerprint'][:12]}); put the data of that time back."
         )
-    chosen = np.unique(np.linspace(0, len(shards) - 1, min(len(shards), _MOST_COMPARED)).astype(int))
-    stored = (decode_stored(shards, int(number)) for number in chosen)
-    return Sample("validation", render(stored, weights.meta), shards.labels[chosen])
+    return shards, np.unique(np.linspace(0, len(shards) - 1, min(len(shards), _MOST_COMPARED)).astype(int))
 
 
 def render(images: Any, meta: Mapping[str, Any]) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 
 from hpo.data.read import open_split
 from hpo.errors import SweepError
-from hpo.export.images import decode_stored
+from hpo.export.rows import StoredSamples, columns_of
 from hpo.export.scores import classification_scores, regression_scores
 from hpo.export.source import find_weights
 from hpo.layout import SweepDirectory
@@ -31,7 +31,8 @@ def score_on_test(directory: SweepDirectory, params: Mapping[str, Any]) -> dict[
     weights = find_weights(results, row)
     shards = open_split(Path(results.settings["data"]), "test")
     trained = TrainedModel(weights.meta, weights.tensors)
-    outputs = trained.predict(decode_stored(shards, number) for number in range(len(shards)))
+    samples = StoredSamples(shards, columns_of(weights.meta))
+    outputs = trained.predict(samples.load(number) for number in range(len(shards)))
     if shards.task == "classification":
         found = classification_scores(shards.labels, outputs)
     else:

@@ -56,5 +56,11 @@ def write_model(folder: Path, weights: Weights, model: nn.Module, policy: dict[s
     arguments = {"img_size": size} if fixed else None
     model = model.to(memory_format=torch.contiguous_format)  # as safetensors wants it
     save_for_hf(model, str(folder), model_config=about, model_args=arguments, safe_serialization=True)
+    write_description(folder, weights, policy)
+
+
+def write_description(folder: Path, weights: Weights, policy: dict[str, Any] | None) -> None:
+    """slurmtune.json. `policy`: how the images of the training data were stored, None if that is not known."""
+    meta = weights.meta
     origin = {"trial": weights.row.trial, "epoch": meta["epoch"], meta["metric"]: meta["value"]}
     write_json(folder / DESCRIPTION, {**meta, "export_format": _FORMAT, "origin": origin, "images": policy})

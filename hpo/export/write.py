@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from hpo.errors import TrialError
+from hpo.errors import TrialError, UsageError
 from hpo.export.card import render_card
 from hpo.export.check import Answers, ask_plain_timm, require_same
 from hpo.export.graph import GRAPHS, write_graph
-from hpo.export.source import Sample, comparison_images, find_weights, image_policy
+from hpo.export.rows import columns_of
+from hpo.export.source import (
+    Sample,
+    Weights,
+    comparison_images,
+    comparison_rows,
+    find_weights,
+    image_policy,
+    label_columns,
+)
+from hpo.export.table_form import compare_reopened, write_table_model
 from hpo.export.timm_form import load_trained, write_model
 from hpo.layout import write_text
 from hpo.results.read import Results, Row
@@ -32,8 +43,12 @@ def export_model(results: Results, row: Row | None, folder: Path, data: Path, gr
         SweepError: no weights are left. TrialError: plain timm, or a graph, does not answer as the trial did.
     """
     weights = find_weights(results, row)
-    meta, sample = weights.meta, comparison_images(weights, data)
+    meta = weights.meta
     yield f"trial {weights.row.trial}, epoch {meta['epoch']}, {meta['metric']} {meta['value']:.4f}: {meta['model']}"
+    if "columns" in meta:
+        yield from _export_table_model(results, weights, folder, data, graphs)
+        return
+    sample = comparison_images(weights, data)
     trained = load_trained(weights)
     ours = _outputs(trained, sample.pixels)
     write_model(folder, weights, trained.model, image_policy(data))
@@ -47,6 +62,25 @@ def export_model(results: Results, row: Row | None, folder: Path, data: Path, gr
         yield checks[-1]
     write_text(folder / "README.md", render_card(results, weights.row, meta, "Compared: " + " ".join(checks)))
     yield f'done: timm.create_model("local-dir:{folder_name(folder)}", pretrained=True)'
+
+
+def _export_table_model(
+    results: Results, weights: Weights, folder: Path, data: Path, graphs: list[str]
+) -> Iterator[str]:
+    if graphs:
+        raise UsageError(f"--also {graphs[0]} is for models of images alone, this one takes a table; leave it out.")
+    columns = columns_of(weights.meta)
+    names = columns.names if columns else ()
+    weights = replace(weights, meta={**weights.meta, "label_columns": label_columns(data)})
+    write_table_model(folder, weights, image_policy(data))
+    yield (
+        f"it takes a table ({', '.join(names)}), which timm's form cannot hold: written in slurmtune's own, for "
+        "predict.py and evaluate.py; plain timm does not open it"
+    )
+    check = compare_reopened(folder, load_trained(weights), comparison_rows(weights, data))
+    yield check
+    write_text(folder / "README.md", render_card(results, weights.row, weights.meta, f"Compared: {check}"))
+    yield f"done: python launch/predict.py {folder_name(folder)} TABLE.csv"
 
 
 def folder_name(folder: Path) -> str:

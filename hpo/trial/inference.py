@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hpo.data.columns import Columns, Row
+from hpo.data.columns import Columns, TableRow
 from hpo.errors import TrialError
 from hpo.trial.augment import Augmentation
 from hpo.trial.device import ACCELERATOR_VARIABLE
@@ -54,7 +54,7 @@ class TrainedModel:
             reason = str(error).splitlines()[0]
             raise TrialError(f"these weights are not of {type(self.model).__name__} ({reason}).") from error
 
-    def predict(self, samples: Iterable[np.ndarray | Row]) -> np.ndarray:
+    def predict(self, samples: Iterable[np.ndarray | TableRow]) -> np.ndarray:
         """Class probabilities float64 (N, C), or numbers in the labels' units (N, K), for images uint8 (H, W, 3), RGB,
         or where the model takes a table for rows of one."""
         return np.concatenate([self.finish(self.outputs(chunk)) for chunk in _chunks(iter(samples))])
@@ -66,9 +66,9 @@ class TrainedModel:
             return values.softmax(1).cpu().numpy()
         return values.cpu().numpy() * self._std + self._mean
 
-    def outputs(self, samples: list[np.ndarray | Row]) -> Tensor:
+    def outputs(self, samples: list[np.ndarray | TableRow]) -> Tensor:
         """The model's outputs (N, C) for images, or for rows of a table, on the device."""
-        rows = [sample for sample in samples if isinstance(sample, Row)]
+        rows = [sample for sample in samples if isinstance(sample, TableRow)]
         if not rows:
             return self.forward(self._render([image for image in samples if isinstance(image, np.ndarray)]))
         images = [image for row in rows for image in row.images if image is not None]
@@ -97,6 +97,6 @@ def choose_device(config: TrialConfig) -> torch.device:
     return torch.device("cuda" if choice != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def _chunks(samples: Iterator[np.ndarray | Row]) -> Iterator[list[np.ndarray | Row]]:
+def _chunks(samples: Iterator[np.ndarray | TableRow]) -> Iterator[list[np.ndarray | TableRow]]:
     while chunk := list(islice(samples, _BATCH)):
         yield chunk

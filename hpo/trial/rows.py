@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from hpo.data.columns import Row
+    from hpo.data.columns import TableRow
     from hpo.data.pictures import Pictures
     from hpo.data.shards import ShardSet
 
@@ -47,7 +47,7 @@ class Rows:
         return Rows(self.present, self.numbers.pin_memory(), self.codes.pin_memory())
 
 
-def stack_rows(rows: Sequence[Row]) -> Rows:
+def stack_rows(rows: Sequence[TableRow]) -> Rows:
     return Rows(
         torch.tensor([[image is not None for image in row.images] for row in rows], dtype=torch.bool),
         torch.from_numpy(np.stack([row.numbers for row in rows])),

@@ -199,7 +199,13 @@ hyperparameter_tune_kwargs: {{num_trials: {trials}, num_to_keep: 2}}
 """
 
 
-def train_sweep(folder: Path, photos: Path, *prepare: str, metric: str, trials: int) -> Path:
+@pytest.fixture(scope="session")
+def train_sweep() -> Callable[..., Path]:
+    """train_sweep(folder, images, *options of prepare.py, metric=..., trials=...): the sweep's directory."""
+    return _train_sweep
+
+
+def _train_sweep(folder: Path, photos: Path, *prepare: str, metric: str, trials: int) -> Path:
     """A sweep of `trials` trials, a ViT and a CNN where two, really trained by this process; no Ray."""
     from hpo.cluster.winner import save_winner
     from hpo.config import load_sweep
@@ -251,7 +257,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def trained_sweep(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Path:
     """The directory of a small sweep that was really trained; only to be read."""
-    return train_sweep(tmp_path_factory.mktemp("trained"), photos, metric="accuracy", trials=2)
+    return _train_sweep(tmp_path_factory.mktemp("trained"), photos, metric="accuracy", trials=2)
 
 
 @pytest.fixture(scope="session")
@@ -282,4 +288,4 @@ def trained_regression(tmp_path_factory: pytest.TempPathFactory, photos: Path) -
             half = len(grey) // 2
             writer.writerow([path, f"{grey.mean() + 0.5:.3f}", f"{grey[:half].mean() - grey[half:].mean() + 0.5:.3f}"])
     options = ("--task", "regression", "--label-column", "bright", "--label-column", "slope")
-    return train_sweep(folder, folder / "labels.csv", *options, metric="rmse", trials=1)
+    return _train_sweep(folder, folder / "labels.csv", *options, metric="rmse", trials=1)

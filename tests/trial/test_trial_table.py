@@ -12,7 +12,7 @@ import pytest
 import timm
 import torch
 
-from hpo.data.columns import Row
+from hpo.data.columns import TableRow
 from hpo.data.pictures import Pictures
 from hpo.data.read import open_split
 from hpo.errors import SlurmtuneError, TrialError, UsageError
@@ -44,7 +44,7 @@ def best(directory: Path) -> TrainedModel:
     return TrainedModel(checkpoint.load_meta(), checkpoint.load_weights())
 
 
-def rows_of(data: Path, split: str) -> list[Row]:
+def rows_of(data: Path, split: str) -> list[TableRow]:
     shards = open_split(data, split)
     pictures = Pictures(shards)
     assert shards.image_shape
@@ -56,7 +56,7 @@ def rows_of(data: Path, split: str) -> list[Row]:
             else None
             for column in range(2)
         ]
-        found.append(Row(tuple(images), shards.numbers[i], shards.codes[i]))
+        found.append(TableRow(tuple(images), shards.numbers[i], shards.codes[i]))
     return found
 
 
@@ -102,13 +102,13 @@ def test_prediction_is_what_the_trial_measured(run: Path, table_data: Path) -> N
 def test_anything_may_be_missing(run: Path, table_data: Path) -> None:
     model = best(run)
     row = rows_of(table_data, "validation")[1]
-    nothing = Row((None, None), np.full(2, math.nan), np.zeros(1, np.int32))
-    unknown = Row(row.images, row.numbers, np.ones(1, np.int32))
+    nothing = TableRow((None, None), np.full(2, math.nan), np.zeros(1, np.int32))
+    unknown = TableRow(row.images, row.numbers, np.ones(1, np.int32))
     found = model.predict([row, nothing, unknown, nothing])
     assert np.isfinite(found).all()
     assert (found[1] == found[3]).all()
     assert not np.allclose(found[0], found[1])
-    far = [Row(row.images, np.array([pieces, 1.0]), row.codes) for pieces in (1e6, 1e9)]
+    far = [TableRow(row.images, np.array([pieces, 1.0]), row.codes) for pieces in (1e6, 1e9)]
     assert np.allclose(*model.predict(far), atol=1e-6)
 
 
