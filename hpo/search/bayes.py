@@ -15,6 +15,7 @@ k-th suggestion has its own random seed, so nothing needs saving.
 from __future__ import annotations
 
 import hashlib
+import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -75,7 +76,9 @@ def suggest(
     rng = random.Random(suggestion_seed(seed, number))
     valued = sum(bool(o.values) and o.values[-1] is not None for o in seen)
     if not model or valued < startup or number % _RANDOM_SHARE == _RANDOM_SHARE - 1 or not space.dimensions:
-        return Suggestion(_untried(space, seen, (space.sample(rng) for _ in repeat(None))), "random")
+        drawn = (space.sample(rng) for _ in repeat(None))
+        endless = math.isinf(space.size)  # no draw comes twice: the cost need not grow with the sweep
+        return Suggestion(next(drawn) if endless else _untried(space, seen, drawn), "random")
     evidence = gather(space, seen, maximise)
     dice = np.random.default_rng(suggestion_seed(seed, number))
     rung = _enough(evidence) if dice.random() < 0.5 else 0
