@@ -74,8 +74,13 @@ def suggest(
     if number <= len(points):
         return Suggestion(points[number - 1], "user")
     rng = random.Random(suggestion_seed(seed, number))
-    valued = sum(bool(o.values) and o.values[-1] is not None for o in seen)
-    if not model or valued < startup or number % _RANDOM_SHARE == _RANDOM_SHARE - 1 or not space.dimensions:
+    valued = (1 for o in seen if o.values and o.values[-1] is not None)
+    if (
+        not model
+        or sum(islice(valued, startup)) < startup
+        or number % _RANDOM_SHARE == _RANDOM_SHARE - 1
+        or not space.dimensions
+    ):
         drawn = (space.sample(rng) for _ in repeat(None))
         endless = math.isinf(space.size)  # no draw comes twice: the cost need not grow with the sweep
         return Suggestion(next(drawn) if endless else _untried(space, seen, drawn), "random")

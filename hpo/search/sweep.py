@@ -6,6 +6,7 @@ decides follows from the journal's prefix, so that opening the same journal agai
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import threading
 from collections.abc import Callable
@@ -14,8 +15,9 @@ from typing import Any, TypeVar, cast
 from hpo.config import SweepConfig
 from hpo.failures import BLOCKING, may_retry
 from hpo.records import Event, Journal, SweepState, Trial
-from hpo.search.bayes import Observation, Suggestion, startup_trials, suggest
+from hpo.search.bayes import Suggestion, startup_trials, suggest
 from hpo.search.ending import Ending
+from hpo.search.evidence import Observation
 from hpo.search.scheduler import Scheduler, Verdict, trial_epochs
 
 Listener = Callable[[Event], None]
@@ -41,6 +43,8 @@ class Sweep:
         self._lock = threading.RLock()  # the driver's thread for signals may end the attempt at any moment
         self.state = SweepState()
         self._scheduler, self._ending = Scheduler(config), Ending(config)
+        self._seen = [Observation(old["params"], old["values"]) for old in config.earlier.get("observations", [])]
+        self._places: dict[str, int] = {}  # trial -> its place in what the searcher has seen
         self._waiting: list[str] = []
         self.blocked = ""  # what keeps every trial of this attempt from going on
         for event in journal.events:
@@ -182,6 +186,16 @@ class Sweep:
         self.state.apply(event)
         self._scheduler.fold(event)
         self._ending.fold(event)
+        self._observe(event)
+
+    def _observe(self, event: Event) -> None:
+        """Keeps what the searcher knows, at a cost that does not grow with the sweep."""
+        if event["type"] == "suggested":  # the list of its values is the scheduler's own, and grows there
+            self._places[event["trial"]] = len(self._seen)
+            self._seen.append(Observation(event["params"], self._scheduler.observed.setdefault(event["trial"], [])))
+        elif event["type"] == "finished" and event["state"] == "failed":
+            place = self._places[event["trial"]]
+            self._seen[place] = dataclasses.replace(self._seen[place], failed=True)
 
     @property
     def _first_num_trials(self) -> int:
@@ -205,7 +219,7 @@ class Sweep:
         tune, earlier = self.config.tune, self.config.earlier.get("points", [])
         return suggest(
             self.config.space,
-            self._observations(),
+            self._seen,
             number,
             seed=self.config.seed,
             maximise=self.config.mode == "max",
@@ -259,10 +273,3 @@ class Sweep:
 
     def _finish(self, trial: Trial, state: str, reason: str) -> None:
         self._write("finished", trial=trial.id, state=state, reason=reason)
-
-    def _observations(self) -> list[Observation]:
-        known = [Observation(old["params"], old["values"]) for old in self.config.earlier.get("observations", [])]
-        return known + [
-            Observation(trial.params, self._scheduler.observed.get(trial.id, []), failed=trial.state == "failed")
-            for trial in self.state.trials.values()
-        ]
