@@ -18,6 +18,7 @@ from pathlib import Path
 
 from hpo.cluster.allocation import Allocation
 from hpo.cluster.processes import find_processes
+from hpo.data.nodecopy import SUPERVISED_VARIABLE
 from hpo.errors import ClusterError
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -124,6 +125,7 @@ def ray_environment(token: Path, node: RayNode, environ: Mapping[str, str] = os.
         "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
         "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
         "HDF5_USE_FILE_LOCKING": "FALSE",
+        SUPERVISED_VARIABLE: "1",  # the supervisor removes the node's copies of data
         "PYTHONPATH": os.pathsep.join(filter(None, [str(_ROOT), kept.get("PYTHONPATH", "")])),
         "PYTHONUNBUFFERED": "1",
         "no_proxy": proxies,

@@ -18,6 +18,7 @@ from hpo.cluster.jobs import read_jobs
 from hpo.cluster.processes import Child, end_processes, find_processes
 from hpo.cluster.raynode import RayNode, prepare_node, ray_environment, remove_abandoned, remove_temp
 from hpo.cluster.rendezvous import Rendezvous, reachable
+from hpo.data.nodecopy import remove_copies
 from hpo.errors import ClusterError
 from hpo.layout import SweepDirectory
 
@@ -111,6 +112,7 @@ class Supervisor:
             if left := end_processes(find_processes(str(self._node.temp))):
                 say(f"processes {left} on {self.allocation.hostname} could not be ended.")
             remove_temp(self._node)
+            remove_copies()
             jobs = {record.job for record in read_jobs(self.directory)}
             remove_abandoned(self._node, jobs, {folder.name for folder in self.directory.attempts.iterdir()})
             self._node = None

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from accelerate import Accelerator
 
+from hpo.data.nodecopy import local_copy
 from hpo.data.read import open_split
 from hpo.errors import TrialError, nearest
 from hpo.trial.augment import Augmentation
@@ -151,6 +152,7 @@ class Training:
         set_threads()
         accelerator = open_accelerator(config.env)
         opened.callback(close_accelerator)
+        data = local_copy(data)
         train, validation = open_split(data, "train"), open_split(data, "validation")
         self._fingerprint, self._columns = train.fingerprint, train.columns
         self._task = create_task(train, config)
