@@ -51,6 +51,7 @@ METRICS = {  # name -> direction, by task
     "regression": {"rmse": "min", "mae": "min", "r2": "max", "loss": "min"},
 }
 SLURM_KEYS = ("partition", "account", "qos", "nodes", "gpus_per_node", "cpus_per_task", "mem", "time", "constraint")
+TERM_KEYS = ("mode", "max_attempts", "max_gpu_hours", "max_replacements", "head_partition", "head_time")
 _TOP = (
     "name",
     "data",
@@ -230,7 +231,7 @@ def build_sweep(
     _check_table(space, directory, has_table=summary.columns is not None)
     metric, mode = parse_metric(document.get("metric"), summary.task)
     slurm = document.get("slurm") or {}
-    check_names("slurm.", slurm, SLURM_KEYS)
+    check_names("slurm.", slurm, (*SLURM_KEYS, *TERM_KEYS))
     config = SweepConfig(
         name=parse_name(document.get("name", name)),
         data=directory,

@@ -9,6 +9,8 @@ directory can be rebuilt from it. Each event has `v` (format version), `n` (its 
     extended         num_trials before                        a person asked for another number of trials
     worker_joined    attempt worker host job cpus gpus since  since: Unix seconds from which on it is paid for
     worker_left      attempt worker host reason
+    worker_replaced  attempt job replaces                     a pool's lost worker job, and the one in its place
+    worker_released  attempt worker host                      a pool's worker that is needed no more
     used             attempt gpu_hours                        so far, of all attempts; where there is a budget
     suggested        trial number origin params note          origin: default, user, earlier, random, model, searcher
     started          trial attempt node epoch                 epoch: completed ones it goes on from

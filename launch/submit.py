@@ -3,7 +3,11 @@
 python launch/submit.py --partition gpu                        # ./sweep.yaml if there is one, else the bundled demo
 python launch/submit.py SWEEP.yaml --partition gpu --nodes 2 --gpus-per-node 2 --time 04:00:00
 python launch/submit.py SWEEP.yaml --cluster local
-python launch/submit.py --resume DIR
+python launch/submit.py SWEEP.yaml --partition gpu --mode pool --nodes 8
+python launch/submit.py --resume DIR                           # go on, after anything
+python launch/submit.py --resume DIR --num-trials +20          # more trials
+python launch/submit.py --add-workers 4 DIR
+python launch/submit.py --stop DIR
 """
 
 from __future__ import annotations
@@ -22,15 +26,16 @@ import json
 import os
 import shutil
 from dataclasses import asdict
-from typing import Any
 
-from hpo.cluster.request import SlurmRequest, check_fits, choose_partition, fill_in, read_partitions
-from hpo.config import SLURM_KEYS, SweepConfig, load_sweep
+from hpo.cluster.request import SlurmRequest
+from hpo.cluster.terms import Terms, check_terms
+from hpo.config import SLURM_KEYS, TERM_KEYS, load_sweep
 from hpo.errors import ClusterError, UsageError
-from hpo.layout import SweepDirectory, absolute, open_sweep, read_json
-from hpo.records import Journal, SweepState, read_events
+from hpo.layout import SweepDirectory, absolute
 from hpo.search.plugins import rehearse
 from hpo.staging import name_run, stage_sweep
+from launch import again
+from launch.starting import complete, print_scripts, run_here, submit
 from launch.terminal import command, say
 
 _DEMO = Path(__file__).resolve().parent / "demo" / "sweep.yaml"
@@ -39,33 +44,57 @@ _DEMO = Path(__file__).resolve().parent / "demo" / "sweep.yaml"
 @command
 def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
+    flags = SlurmRequest.from_words({key: getattr(arguments, key) for key in SLURM_KEYS})
+    terms = Terms.from_words({key: getattr(arguments, key) for key in TERM_KEYS})
     if arguments.resume:
-        return _resume(arguments)
+        return again.resume(arguments, flags, terms)
+    if arguments.add_workers:
+        return again.add_workers(arguments, flags)
+    if arguments.stop:
+        return again.stop(arguments)
+    return _begin(arguments, flags, terms)
+
+
+def _begin(arguments: argparse.Namespace, flags: SlurmRequest, terms: Terms) -> int:
+    """A new sweep."""
     runs = absolute(arguments.runs_dir or os.environ.get("SLURMTUNE_RUNS") or "runs")
-    path = _find_sweep(arguments.sweep)
-    config = load_sweep(path, [*arguments.set, *_warm_start(arguments.warm_start)], runs)
+    config = load_sweep(_find_sweep(arguments.sweep), _overrides(arguments), runs)
     for note in rehearse(config):
         say(note)
     run = absolute(arguments.run_dir) if arguments.run_dir else name_run(runs, config.name)
-    flags = SlurmRequest.from_words({key: getattr(arguments, key) for key in SLURM_KEYS})
-    if arguments.cluster == "local":
-        return _run_here(stage_sweep(config, run, "local", asdict(flags)), config)
+    if arguments.cluster == "local":  # what the sweep file says of SLURM is for SLURM
+        check_terms(terms, "local", None)
+        return run_here(stage_sweep(config, run, "local", asdict(flags), terms.to_json()), config)
+    terms = Terms.from_words(config.slurm).merged(terms)
     request = SlurmRequest.from_words(config.slurm).merged(flags)
+    check_terms(terms, "slurm", request.gpus_per_node)
     if arguments.stage_only:
-        sys.stdout.write(f"{stage_sweep(config, run, 'slurm', asdict(request)).root}\n")
+        sys.stdout.write(f"{stage_sweep(config, run, 'slurm', asdict(request), terms.to_json()).root}\n")
         return 0
-    request = _complete(request)
+    request, head = complete(request, terms)
+    check_terms(terms, "slurm", request.gpus_per_node)
     if arguments.dry_run:
-        from hpo.cluster.submission import render_script
-
-        sys.stdout.write(render_script(request, SweepDirectory(run), config.name))
+        print_scripts(SweepDirectory(run), request, head, config.name)
         return 0
-    directory = stage_sweep(config, run, "slurm", asdict(request))
+    directory = stage_sweep(config, run, "slurm", asdict(request), terms.to_json())
     try:
-        return _submit(directory, request, config.name, arguments.json)
+        return submit(directory, request, head, config.name, arguments.json)
     except ClusterError:  # refused: nothing of it has run, and the next try makes its own
         shutil.rmtree(directory.root)
         raise
+
+
+def _overrides(arguments: argparse.Namespace) -> list[str]:
+    """What is put over the sweep file: --set, and the flags that stand for one of its keys."""
+    overrides = [*arguments.set]
+    if arguments.warm_start:
+        directories = [str(absolute(path)) for path in arguments.warm_start]
+        overrides.append(f"warm_start={json.dumps(directories)}")
+    if arguments.num_trials is None:
+        return overrides
+    if arguments.num_trials.startswith("+"):
+        raise UsageError(f"--num-trials {arguments.num_trials}: +N extends a sweep that is there, with --resume DIR.")
+    return [*overrides, f"num_trials={again.parse_num_trials(arguments.num_trials, 0)}"]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -86,25 +115,38 @@ def _parser() -> argparse.ArgumentParser:
     where.add_argument("--mem", metavar="SIZE", help="memory a host; default: its share with the GPUs")
     where.add_argument("-t", "--time", metavar="HH:MM:SS", help="walltime; default: 1 hour, or the partition's limit")
     where.add_argument("-C", "--constraint")
+    terms = parser.add_argument_group("attempts")
+    terms.add_argument(
+        "--mode",
+        metavar="gang|pool",
+        help="one job of all hosts (default), or a small head job and one job for each of --nodes workers, which join "
+        "as SLURM starts them",
+    )
+    terms.add_argument("--max-attempts", metavar="N", help="end after so many attempts; default: as many as get on")
+    terms.add_argument("--max-gpu-hours", metavar="H", help="end when all attempts together have used so many")
+    terms.add_argument(
+        "--max-replacements", metavar="N", help="pool: so many lost workers are replaced; default: one for each worker"
+    )
+    terms.add_argument("--head-partition", metavar="NAME", help="pool: of the head; default: the workers'")
+    terms.add_argument("--head-time", metavar="HH:MM:SS", help="pool: of the head; default: the partition's limit")
+    old = parser.add_argument_group("with a sweep that is there")
+    old.add_argument("--resume", metavar="DIR", help="go on with the sweep in DIR, after anything")
+    old.add_argument("--add-workers", metavar="N", help="submit.py --add-workers N DIR: so many more workers")
+    old.add_argument("--stop", metavar="DIR", help="end it gracefully, wherever it runs; --resume goes on")
     what = parser.add_argument_group("what it does")
     what.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="put over the sweep file, repeatable"
     )
+    what.add_argument("--num-trials", metavar="N", help="of the sweep; +N with --resume: so many more")
     what.add_argument(
         "--warm-start", nargs="+", metavar="DIR", help="earlier sweeps: their values where comparable, else their best"
     )
-    what.add_argument("--resume", metavar="DIR", help="go on with the sweep in DIR")
     what.add_argument("--dry-run", action="store_true", help="print the batch script; write and submit nothing")
     what.add_argument("--runs-dir", metavar="DIR", help="where sweeps go; default: $SLURMTUNE_RUNS, else ./runs")
     what.add_argument("--run-dir", metavar="DIR", help="exactly this directory, which must not exist")
     what.add_argument("--json", action="store_true", help="what was submitted, as JSON")
     what.add_argument("--stage-only", action="store_true", help="write the directory, print it, submit nothing")
     return parser
-
-
-def _warm_start(directories: list[str] | None) -> list[str]:
-    """The flag as the sweep file's key."""
-    return [f"warm_start={json.dumps([str(absolute(path)) for path in directories])}"] if directories else []
 
 
 def _find_sweep(given: str | None) -> Path:
@@ -114,67 +156,6 @@ def _find_sweep(given: str | None) -> Path:
     path = here if here.exists() else _DEMO
     say(f"no sweep file named: taking {path}{'' if path == here else ', the bundled demo'}")
     return path
-
-
-def _complete(request: SlurmRequest) -> SlurmRequest:
-    """The request with defaults for what was not said, and said aloud."""
-    partition = choose_partition(request.partition, read_partitions())
-    check_fits(request, partition)
-    filled, notes = fill_in(request, partition)
-    if request.partition is None:
-        notes.insert(0, f"--partition {partition.name}")
-    if notes:
-        say(f"by default: {' '.join(notes)}")
-    return filled
-
-
-def _submit(directory: SweepDirectory, request: SlurmRequest, name: str, as_json: bool) -> int:
-    from hpo.cluster.submission import submit_to_slurm
-
-    job = submit_to_slurm(request, directory, name)
-    if as_json:
-        sys.stdout.write(json.dumps({"job": job, "directory": str(directory.root), "request": asdict(request)}) + "\n")
-    else:
-        sys.stdout.write(
-            f"job        {job}\ndirectory  {directory.root}\nnext       {_script('results.py')} {directory.root}\n"
-        )
-    return 0
-
-
-def _script(name: str) -> str:
-    return f"python {Path(__file__).resolve().parent / name}"
-
-
-def _run_here(directory: SweepDirectory, config: SweepConfig) -> int:
-    from hpo.cluster.submission import start_locally
-    from launch.follow import follow
-
-    say(f"directory {directory.root}")
-    return follow(start_locally(directory), directory, config.tune.num_trials)
-
-
-def _resume(arguments: argparse.Namespace) -> int:
-    """Another attempt on a sweep, after anything."""
-    if arguments.sweep or arguments.set or arguments.warm_start:
-        raise UsageError("--resume goes on with the sweep as it was submitted; leave out the sweep file and --set.")
-    directory = open_sweep(arguments.resume)
-    resolved: dict[str, Any] = read_json(directory.resolved)
-    config = SweepConfig.from_json(resolved)
-    Journal(directory.journal).close()  # refuses a damaged journal and one that another attempt is writing
-    if SweepState(read_events(directory.journal)).ended:
-        say(f"this sweep has ended; {_script('results.py')} {directory.root} shows it")
-        return 0
-    cluster = arguments.cluster or resolved["cluster"]
-    if cluster == "local":
-        return _run_here(directory, config)
-    flags = SlurmRequest.from_words({key: getattr(arguments, key) for key in SLURM_KEYS})
-    request = _complete(SlurmRequest.from_words(resolved["request"]).merged(flags))
-    if arguments.dry_run:
-        from hpo.cluster.submission import render_script
-
-        sys.stdout.write(render_script(request, directory, config.name))
-        return 0
-    return _submit(directory, request, config.name, arguments.json)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,13 @@ fi
 # python_command WORD...: the words as one command line, quoted
 python_command() { printf '%q ' "$PYTHON" -u "$@"; }
 
+# stage_once ARGUMENT...: RUN, the sweep's directory, made by the job's first start; a requeued job finds it again.
+stage_once() {
+  note=$PWD/.slurmtune-$SLURM_JOB_ID
+  [ -s "$note" ] || "$PYTHON" "$ROOT/launch/submit.py" "$@" --stage-only > "$note"
+  RUN=$(cat "$note")
+}
+
 # run_step COMMAND: one step, one task a host. A lost task or host must not end the others: the supervisors decide.
 run_step() {
   status=0
@@ -28,6 +35,7 @@ exit_as_the_attempt() {
   local said folders
   said=$(ls -t "$RUN"/attempts/*"$SLURMTUNE_ATTEMPT"*/exit.json 2>/dev/null | head -n 1)
   if [ -n "$said" ]; then
+    [ -z "${note:-}" ] || [ "$status" != 0 ] || rm -f "$note"
     exit "$(sed -n 's/.*"code": *\([0-9]*\).*/\1/p' "$said")"
   fi
   folders=$(ls -d "$RUN"/attempts/*"$SLURMTUNE_ATTEMPT"*/ 2>/dev/null || true)

@@ -1,6 +1,7 @@
-"""What submitit runs on every host of a job: one attempt on the sweep in a directory.
+"""What submitit runs on every host of a job: one attempt on the sweep in a directory, or a worker of a pool.
 
-    python -m hpo.cluster.attempt DIR      (the same by hand, from slurm/sweep.sbatch)
+    python -m hpo.cluster.attempt DIR            (the same by hand, from slurm/sweep.sbatch and slurm/pool_head.sbatch)
+    python -m hpo.cluster.attempt --worker DIR   (from slurm/pool_worker.sbatch)
 
 Rank 0 supervises Ray's head and the driver, the other ranks a Ray worker each. What is pickled is the path alone:
 code and configuration are read from disk, so a requeued job does not run on an old copy of either.
@@ -15,6 +16,9 @@ from dataclasses import dataclass
 
 from hpo.cluster.allocation import Allocation, find_allocation
 from hpo.cluster.head import HeadSupervisor
+from hpo.cluster.jobs import read_job, record_job
+from hpo.cluster.poolworker import PoolWorker
+from hpo.cluster.request import SlurmRequest
 from hpo.cluster.supervisor import say
 from hpo.cluster.worker import WorkerSupervisor
 from hpo.errors import SlurmtuneError
@@ -39,8 +43,33 @@ class Attempt:
             raise SystemExit(code)
 
 
+@dataclass(frozen=True)
+class Worker:
+    """The callable of a pool's worker job."""
+
+    directory: str
+
+    def __call__(self) -> None:
+        allocation, directory = find_allocation(), open_sweep(self.directory)
+        _record(directory, allocation, "worker")
+        try:
+            code = PoolWorker(directory, allocation).run()
+        except SlurmtuneError as error:
+            say(f"error: {error}")
+            code = error.exit_code
+        if code:
+            raise SystemExit(code)
+
+
+def _record(directory: SweepDirectory, allocation: Allocation, role: str) -> None:
+    """Of a job that was submitted by hand nobody has yet written down that it is the sweep's."""
+    if allocation.job and "SUBMITIT_EXECUTOR" not in os.environ and read_job(directory, allocation.job) is None:
+        record_job(directory, allocation.job, role, SlurmRequest())
+
+
 def _lead(directory: SweepDirectory, allocation: Allocation) -> int:
     """Rank 0: one attempt, and others in the same job as long as they crash and yet get somewhere."""
+    _record(directory, allocation, "attempt")
     for count in itertools.count():
         supervisor = HeadSupervisor(directory, allocation.again(count))
         try:
@@ -65,4 +94,5 @@ def _follow(directory: SweepDirectory, allocation: Allocation) -> int:
 
 
 if __name__ == "__main__":
-    Attempt(str(absolute(sys.argv[1])))()
+    *flags, root = sys.argv[1:]
+    (Worker if "--worker" in flags else Attempt)(str(absolute(root)))()

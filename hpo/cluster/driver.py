@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 import os
 import signal
 import socket
@@ -21,8 +22,10 @@ from typing import Any
 
 from hpo.cluster.driver_main import STOP_SIGNALS
 from hpo.cluster.housekeeping import CheckpointBudget
-from hpo.cluster.nodes import NodeWatch
+from hpo.cluster.nodes import NodeWatch, drain_if_idle
+from hpo.cluster.pool import Pool
 from hpo.cluster.rendezvous import Rendezvous
+from hpo.cluster.share import Share
 from hpo.cluster.terms import Terms, fruitless, read_terms, spent
 from hpo.cluster.watch import Watch
 from hpo.cluster.winner import save_winner
@@ -74,9 +77,14 @@ def drive(directory: SweepDirectory, attempt: str, patience_s: float = 0.0) -> i
         say(f"no further attempt: {why}")
         return STOPPED
     sweep.start_attempt(job=head["job"], host=socket.gethostname(), nodes=head["nodes"], mode=head["mode"])
-    watch = Watch(NodeWatch(rendezvous, sweep.note), terms, journal.events, sweep.note, leave, say)
+    nodes = NodeWatch(rendezvous, sweep.note)
+    share = Share(config)
+    pool = None
+    if terms.pool:
+        pool = Pool(directory, terms, lambda: sweep.wanted_places, share.places, drain_if_idle, sweep.note, say)
+    watch = Watch(nodes, terms, journal.events, sweep.note, leave, say, pool)
     try:
-        reason = _search(sweep, directory, rendezvous, head, watch)
+        reason = _search(sweep, directory, rendezvous, head, watch, share)
     except Exception as error:
         close(str(error) if isinstance(error, SlurmtuneError) else f"{type(error).__name__}: {error}"[:500])
         raise
@@ -149,22 +157,23 @@ def _leave_on_request(rendezvous: Rendezvous, close: Callable[[str], None]) -> N
         os._exit(STOPPED)
 
 
-def _leave(sweep: Sweep, close: Callable[..., None], reason: str) -> None:
-    """Ends the sweep here and now, from another thread than the search's, as done as it is."""
+def _leave(sweep: Sweep, close: Callable[..., None], reason: str, over: bool) -> None:
+    """Ends the attempt here and now, with `over` the sweep, from another thread than the search's."""
     try:
-        close(reason, over=True)
+        close(reason, over=over)
     finally:
-        os._exit(0 if sweep.state.incumbent() else SweepError.exit_code)
+        os._exit((0 if sweep.state.incumbent() else SweepError.exit_code) if over else STOPPED)
 
 
-def _search(sweep: Sweep, directory: SweepDirectory, rendezvous: Rendezvous, head: dict[str, Any], watch: Watch) -> str:
+def _search(
+    sweep: Sweep, directory: SweepDirectory, rendezvous: Rendezvous, head: dict[str, Any], watch: Watch, share: Share
+) -> str:
     """Runs the trials; returns in words why it ended."""
     from hpo.cluster.trainable import make_trainable
     from hpo.search.engine import TrialResources, hopeless, run_search
 
-    _join_cluster(head, rendezvous)
-    watch.start()
-    cpus, gpus = _share(sweep.config, head)
+    _join_cluster(head, rendezvous, watch)
+    cpus, gpus = share.divide(head if head["mode"] == "gang" else watch.first_worker())
     folder = rendezvous.folder / "ray"
     if not sweep.done:
         run_search(sweep, make_trainable(directory), TrialResources(cpus, gpus), folder, directory.fault)
@@ -180,20 +189,6 @@ def _search(sweep: Sweep, directory: SweepDirectory, rendezvous: Rendezvous, hea
     return "all trials have ended" if sweep.done else "Ray ended the run"
 
 
-def _share(config: SweepConfig, head: dict[str, Any]) -> tuple[float, float]:
-    """CPUs and GPUs of one trial: as the sweep says, else one GPU each where there are any, and the CPUs shared out."""
-    tune = config.tune
-    gpus = tune.gpus_per_trial if tune.gpus_per_trial is not None else float(head["gpus"] > 0)
-    at_once = max(1, int(head["gpus"] / gpus)) if gpus else max(1, head["cpus"])
-    cpus = tune.cpus_per_trial if tune.cpus_per_trial is not None else float(max(1, head["cpus"] // at_once))
-    if cpus > head["cpus"] or gpus > head["gpus"]:
-        raise ClusterError(
-            f"a trial asks for {cpus:g} CPUs and {gpus:g} GPUs, a node has {head['cpus']} and {head['gpus']}; "
-            "lower resources_per_trial or ask for more with --cpus-per-task and --gpus-per-node."
-        )
-    return (cpus if at_once <= head["cpus"] or not gpus else head["cpus"] / at_once), gpus
-
-
 def _await_head(rendezvous: Rendezvous) -> dict[str, Any]:
     """head.json, for which the imports of this process left no time to be late."""
     import ray  # noqa: F401  seconds of import, while the head starts
@@ -206,24 +201,24 @@ def _await_head(rendezvous: Rendezvous) -> dict[str, Any]:
     raise ClusterError(f"Ray's head did not come up in {_JOIN_DEADLINE_S} s; see {rendezvous.folder / 'head.log'}.")
 
 
-def _join_cluster(head: dict[str, Any], rendezvous: Rendezvous) -> None:
-    """Connects to the head and waits until every host has joined; starts with those that came when time is up."""
+def _join_cluster(head: dict[str, Any], rendezvous: Rendezvous, watch: Watch) -> None:
+    """Connects to the head and waits until every host of a gang has joined, or starts with those that came when time
+    is up. Of a pool it waits for the first worker, as long as SLURM takes."""
     import ray
 
     ray.init(address=head["gcs"], log_to_driver=False, logging_level=logging.ERROR, _node_ip_address=head["ip"])
-    end = time.monotonic() + _JOIN_DEADLINE_S
-    alive: list[str] = []
-    while time.monotonic() < end:
-        alive = sorted(node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"])
-        if len(alive) >= head["nodes"]:
+    watch.start()
+    want = 1 if head["mode"] == "pool" else head["nodes"]
+    end = time.monotonic() + (math.inf if head["mode"] == "pool" else _JOIN_DEADLINE_S)
+    while len(hosts := watch.hosts()) < want:
+        if time.monotonic() > end:
+            came = f"{len(hosts)} of {want} hosts ({', '.join(hosts)})"
+            say(f"only {came} joined Ray in {_JOIN_DEADLINE_S} s; going on with them")
             break
         time.sleep(0.1)
-    else:
-        came = f"{len(alive)} of {head['nodes']} hosts ({', '.join(alive)})"
-        say(f"only {came} joined Ray in {_JOIN_DEADLINE_S} s; going on with them")
     seconds = round(time.time() - head["started"], 2)
-    rendezvous.announce("ready", hosts=alive, seconds=seconds)
-    say(f"Ray is ready on {len(alive)} of {head['nodes']} hosts after {seconds} s")
+    rendezvous.announce("ready", hosts=hosts, seconds=seconds)
+    say(f"Ray is ready on {len(hosts)} of {want} hosts after {seconds} s")
 
 
 class _Narrator:

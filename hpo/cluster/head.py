@@ -6,11 +6,13 @@ import signal
 import sys
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from hpo.cluster.allocation import Allocation
 from hpo.cluster.fencing import fence_others
+from hpo.cluster.jobs import cancel_jobs, read_jobs
 from hpo.cluster.processes import Child
 from hpo.cluster.raynode import prepare_node, ray_environment
 from hpo.cluster.rendezvous import own_address
@@ -35,6 +37,8 @@ class HeadSupervisor(Supervisor):
         self.again = False
         self._resolved: dict[str, Any] = read_json(directory.resolved)
         self._terms: Terms = read_terms(self._resolved)
+        if self._terms.pool:  # no trial runs beside a pool's head
+            self.allocation = replace(self.allocation, cpus=0, gpus=0)
         self._looked = 0.0
 
     def _work(self) -> int:
@@ -51,6 +55,9 @@ class HeadSupervisor(Supervisor):
             self.again = not self._walltime_near() and not self._why_not_again()
         elif code == STOPPED and self.asked in ("walltime", "SIGUSR2"):
             self._requeue()
+        if self._terms.pool and not self.again and (code not in (STOPPED, _CRASHED) or self._why_not_again()):
+            workers = [record.job for record in read_jobs(self.directory, "worker")]
+            cancel_jobs(workers, pending_only=True)  # those that run see the end by themselves
         return code
 
     def _end(self) -> None:
@@ -94,14 +101,15 @@ class HeadSupervisor(Supervisor):
             ip=address,
             host=self.allocation.hostname,
             job=self.allocation.job,
-            mode="gang",
+            mode=self._terms.mode or "gang",
             nodes=self.allocation.nodes,
             cpus=self.allocation.cpus,
             gpus=self.allocation.gpus,
             temp=str(self._node.temp),
             started=self.started,
         )
-        self.rendezvous.announce(f"worker-{self.allocation.worker}", **self.about())
+        if not self._terms.pool:
+            self.rendezvous.announce(f"worker-{self.allocation.worker}", **self.about())
         self.rendezvous.phase("head")
 
     # -- while it runs ----------------------------------------------------------------------------------------------

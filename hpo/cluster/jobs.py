@@ -1,6 +1,7 @@
 """The SLURM jobs of a sweep: a small file for each, so that any host can tell which there are, and what squeue says.
 
-    DIR/jobs/ID.json    job, role (attempt or worker), request, replaces (the worker job whose place it takes, or ''), t
+    DIR/jobs/ID.json    job, role (attempt or worker), request, replaces (the worker job whose place it takes, or ''),
+                        released (a worker that is needed no more), t
 
 Standard library only. One call of squeue serves for any number of jobs.
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from hpo.cluster.request import SlurmRequest
 from hpo.layout import SweepDirectory, read_json, write_json
@@ -26,22 +27,36 @@ class JobRecord:
     role: str
     request: SlurmRequest
     replaces: str = ""
+    released: bool = False
     t: float = 0.0
 
 
 def record_job(directory: SweepDirectory, job: str, role: str, request: SlurmRequest, replaces: str = "") -> None:
     directory.jobs.mkdir(mode=0o700, exist_ok=True)
-    record = JobRecord(job, role, request, replaces, round(time.time(), 3))
-    write_json(directory.jobs / f"{job}.json", asdict(record))
+    _write(directory, JobRecord(job, role, request, replaces, t=round(time.time(), 3)))
+
+
+def release_job(directory: SweepDirectory, record: JobRecord) -> None:
+    """Tells a worker job, when it looks, that it is needed no more."""
+    _write(directory, replace(record, released=True))
+
+
+def _write(directory: SweepDirectory, record: JobRecord) -> None:
+    write_json(directory.jobs / f"{record.job}.json", asdict(record))
+
+
+def read_job(directory: SweepDirectory, job: str) -> JobRecord | None:
+    path = directory.jobs / f"{job}.json"
+    if not path.is_file():
+        return None
+    values = read_json(path)
+    return JobRecord(**{**values, "request": SlurmRequest(**values["request"])})
 
 
 def read_jobs(directory: SweepDirectory, role: str = "") -> list[JobRecord]:
     """The sweep's jobs, oldest first; with `role` those of that role."""
-    found = []
-    for path in directory.jobs.glob("[!.]*.json"):
-        values = read_json(path)
-        found.append(JobRecord(**{**values, "request": SlurmRequest(**values["request"])}))
-    return sorted((record for record in found if role in ("", record.role)), key=lambda record: record.t)
+    found = [read_job(directory, path.stem) for path in directory.jobs.glob("[!.]*.json")]
+    return sorted((one for one in found if one and role in ("", one.role)), key=lambda one: one.t)
 
 
 def queue_states(jobs: Iterable[str]) -> dict[str, str] | None:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from hpo.config import TERM_KEYS
 from hpo.errors import ClusterError, UsageError, nearest
 
 _DEADLINE_S = 20
@@ -37,14 +38,15 @@ class SlurmRequest:
 
     @classmethod
     def from_words(cls, words: Mapping[str, Any]) -> SlurmRequest:
-        """From flags or a sweep file's `slurm:`; checked here, so that sbatch need not guess.
+        """From flags or a sweep file's `slurm:`; checked here, so that sbatch need not guess. Words that are no
+        request to SLURM, as hpo.cluster.terms has them, are passed over.
 
         Raises:
             UsageError: a number is none, a time is none of SLURM's, or a text has a space or control character.
         """
         values: dict[str, Any] = {}
         for name, value in words.items():
-            if value is None:
+            if value is None or name in TERM_KEYS:
                 continue
             if name in ("nodes", "gpus_per_node", "cpus_per_task"):
                 values[name] = check_whole(name, value, 0 if name == "gpus_per_node" else 1)

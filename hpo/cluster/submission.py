@@ -1,4 +1,4 @@
-"""Hands an attempt to SLURM or to this machine, through submitit, with slurm/sweep.sbatch as the batch script."""
+"""Hands an attempt to SLURM or to this machine, through submitit, with the templates of slurm/ as batch scripts."""
 
 from __future__ import annotations
 
@@ -8,19 +8,26 @@ import shlex
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import submitit
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-from hpo.cluster.attempt import DEVICES, Attempt
+from hpo.cluster.attempt import DEVICES, Attempt, Worker
+from hpo.cluster.jobs import cancel_jobs, record_job
 from hpo.cluster.request import SlurmRequest
 from hpo.errors import ClusterError
 from hpo.layout import SweepDirectory
 
 ROOT = Path(__file__).resolve().parents[2]
-TEMPLATE = ROOT / "slurm" / "sweep.sbatch"
+TEMPLATES = {  # role of a job -> its template in slurm/
+    "attempt": "sweep.sbatch",  # all hosts of a gang
+    "head": "pool_head.sbatch",
+    "worker": "pool_worker.sbatch",
+}
 _YEAR_MINUTES = 60 * 24 * 365  # submitit's local executor wants a limit
 _FLAGS = {  # words in sbatch's complaint -> the flag that answers it
     "account": "--account",
@@ -35,10 +42,11 @@ _FLAGS = {  # words in sbatch's complaint -> the flag that answers it
 }
 
 
-def render_script(request: SlurmRequest, directory: SweepDirectory, job_name: str) -> str:
-    """The batch script: the template with its #SBATCH lines and settings replaced. A pure function of its arguments."""
+def render_script(request: SlurmRequest, directory: SweepDirectory, job_name: str, role: str = "attempt") -> str:
+    """The batch script: the role's template with its #SBATCH lines and settings replaced. A pure function of its
+    arguments."""
     folder = directory.submitit
-    lines = TEMPLATE.read_text(encoding="utf-8").splitlines()
+    lines = (ROOT / "slurm" / TEMPLATES[role]).read_text(encoding="utf-8").splitlines()
     first = next(i for i, line in enumerate(lines) if line.startswith("#SBATCH"))
     directives = [f"#SBATCH {line}" for line in request.directives(job_name, f"{folder}/%j_0_log.out")]
     settings = {
@@ -64,27 +72,58 @@ def render_script(request: SlurmRequest, directory: SweepDirectory, job_name: st
 class _TemplateExecutor(submitit.SlurmExecutor):
     """submitit's executor with our template for its script."""
 
-    def __init__(self, request: SlurmRequest, directory: SweepDirectory, job_name: str) -> None:
+    def __init__(self, request: SlurmRequest, directory: SweepDirectory, job_name: str, role: str) -> None:
         super().__init__(folder=directory.submitit, max_num_timeout=10**6)  # attempts are counted by us
-        self._script = render_script(request, directory, job_name)
+        self._script = render_script(request, directory, job_name, role)
         self.update_parameters(nodes=request.nodes or 1, ntasks_per_node=1)
 
     def _make_submission_file_text(self, command: str, uid: str) -> str:
         return self._script
 
 
-def submit_to_slurm(request: SlurmRequest, directory: SweepDirectory, job_name: str) -> str:
-    """Submits one attempt and returns the job's id.
+def submit_to_slurm(
+    request: SlurmRequest, directory: SweepDirectory, job_name: str, role: str = "attempt", replaces: str = ""
+) -> str:
+    """Submits one job of a role (see TEMPLATES), writes down that it is the sweep's, and returns its id.
+
+    `replaces`: the worker job in whose place it comes.
 
     Raises:
         ClusterError: sbatch refused; its own reason, and the flag that answers it where we know one.
     """
-    executor = _TemplateExecutor(request, directory, job_name)
+    executor = _TemplateExecutor(request, directory, job_name, role)
+    run = Worker(str(directory.root)) if role == "worker" else Attempt(str(directory.root))
     try:
-        job: Any = executor.submit(Attempt(str(directory.root)))
+        job: Any = executor.submit(run)
     except (FailedJobError, FailedSubmissionError) as error:
         raise ClusterError(explain_refusal(str(error))) from None
+    record_job(directory, str(job.job_id), "worker" if role == "worker" else "attempt", request, replaces)
     return str(job.job_id)
+
+
+def submit_pool(request: SlurmRequest, head: SlurmRequest, directory: SweepDirectory, job_name: str) -> list[str]:
+    """Submits a pool, its head first and then `request.nodes` workers; returns the jobs' ids in this order.
+
+    Raises:
+        ClusterError: sbatch refused one; those before it are cancelled.
+    """
+    jobs: list[str] = []
+    try:
+        jobs.append(submit_to_slurm(head, directory, job_name, "head"))
+        for _ in range(1 if request.nodes is None else request.nodes):
+            jobs.append(submit_to_slurm(replace(request, nodes=1), directory, job_name, "worker"))
+    except ClusterError:
+        cancel_jobs(jobs)
+        raise
+    return jobs
+
+
+def clean_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The environment without what a job's own SLURM, submitit, Ray and attempt have put there."""
+    ours = ("SLURMTUNE_ATTEMPT", "SLURMTUNE_STARTED")
+    kept = ("SLURM_CONF",)
+    return {key: value for key, value in environ.items() if key in kept or
+            (not key.startswith(("SLURM_", "SRUN_", "SBATCH_", "SUBMITIT_", "RAY_")) and key not in ours)}  # fmt: skip
 
 
 def explain_refusal(message: str) -> str:

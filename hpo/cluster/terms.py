@@ -10,11 +10,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from hpo.cluster.request import check_whole, parse_minutes
+from hpo.cluster.request import Partition, SlurmRequest, check_whole, format_minutes, parse_minutes
 from hpo.errors import UsageError, nearest
 from hpo.usage import Usage
 
 MODES = ("gang", "pool")
+_HEAD_CPUS, _HEAD_MEMORY, _WEEK_MINUTES = 2, "4G", 7 * 24 * 60
 IDLE_ATTEMPTS = 3  # in a row without one new epoch: something is wrong that another attempt will not mend
 
 
@@ -59,6 +60,36 @@ class Terms:
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def head_request(request: SlurmRequest, terms: Terms, partition: Partition) -> SlurmRequest:
+    """What a pool's head job asks for: a small place for as long as the partition gives, since it holds no GPU."""
+    longest = min(partition.minutes or _WEEK_MINUTES, _WEEK_MINUTES)
+    return SlurmRequest(
+        partition=terms.head_partition or request.partition,
+        account=request.account,
+        qos=request.qos,
+        nodes=1,
+        gpus_per_node=0,
+        cpus_per_task=min(_HEAD_CPUS, partition.cpus),
+        mem=_HEAD_MEMORY,
+        time=terms.head_time or format_minutes(longest),
+    )
+
+
+def check_terms(terms: Terms, cluster: str, gpus: int | None) -> None:
+    """Refuses what these terms cannot mean. `gpus`: of a host; None where that is not known yet.
+
+    Raises:
+        UsageError: a pool without SLURM, GPU-hours without GPUs, a pool's flags without a pool.
+    """
+    if terms.pool and cluster == "local":
+        raise UsageError("--mode pool is a matter of SLURM jobs; leave it out with --cluster local.")
+    if terms.max_gpu_hours is not None and gpus == 0:
+        raise UsageError(f"--max-gpu-hours {terms.max_gpu_hours:g}: there are no GPUs to count; leave it out.")
+    for key in ("max_replacements", "head_partition", "head_time"):
+        if not terms.pool and getattr(terms, key) is not None:
+            raise UsageError(f"--{key.replace('_', '-')} is for --mode pool only; leave it out or add that.")
 
 
 def read_terms(resolved: Mapping[str, Any]) -> Terms:

@@ -1,24 +1,27 @@
-"""What the driver keeps an eye on beside the search: who joins and leaves, and the GPU-hours."""
+"""What the driver keeps an eye on beside the search: who joins and leaves, the GPU-hours, and a pool's jobs."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import ray
 
 from hpo.cluster.nodes import NodeWatch
+from hpo.cluster.pool import Pool
 from hpo.cluster.terms import Terms, spent
 from hpo.records import Event
 from hpo.usage import Usage
 
-_LOOK_S = 1.0
+_LOOK_S = 0.5
 _NOTE_S = 300.0  # between two notes of the GPU-hours: of an attempt that is killed no more than this goes uncounted
 
 
 class Watch:
-    """A thread of the driver's. `say` takes a line for the log, `leave(reason)` ends the attempt in order."""
+    """A thread of the driver's. `say` takes a line for the log; `leave(reason, over)` ends the attempt in order, with
+    `over` the sweep."""
 
     def __init__(
         self,
@@ -26,9 +29,11 @@ class Watch:
         terms: Terms,
         events: list[Event],
         note: Callable[..., None],
-        leave: Callable[[str], None],
+        leave: Callable[[str, bool], None],
         say: Callable[[str], None],
+        pool: Pool | None = None,
     ) -> None:
+        self._pool = pool
         self._nodes, self._terms, self._note, self._leave, self._say = nodes, terms, note, leave, say
         self._usage, self._events, self._read = Usage(), events, 0
         self._noted, self._complaint = time.monotonic(), ""
@@ -42,6 +47,13 @@ class Watch:
         """The cluster is about to go: what leaves from now on is no news."""
         self._over.set()
 
+    def hosts(self) -> list[str]:
+        """The hosts of the workers that have joined."""
+        return sorted(worker["host"] for worker in self._nodes.workers.values())
+
+    def first_worker(self) -> dict[str, Any]:
+        return next(iter(self._nodes.workers.values()))
+
     def _run(self) -> None:
         while not self._over.wait(_LOOK_S):
             try:
@@ -53,6 +65,8 @@ class Watch:
 
     def _look(self) -> None:
         self._nodes.look()
+        if self._pool and (why := self._pool.look(self._nodes.workers)):
+            self._leave(why, False)
         if self._terms.max_gpu_hours is None:
             return
         for event in self._events[self._read :]:
@@ -63,4 +77,4 @@ class Watch:
             self._noted = time.monotonic()
             self._note("used", gpu_hours=round(self._usage.gpu_hours(now), 4))
         if self._usage.gpu_hours(now) >= self._terms.max_gpu_hours:
-            self._leave(spent(self._usage, self._terms, now))
+            self._leave(spent(self._usage, self._terms, now), True)

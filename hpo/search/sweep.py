@@ -92,6 +92,12 @@ class Sweep:
         return not self.state.unfinished and self._complete
 
     @property
+    def wanted_places(self) -> int:
+        """Trials that have not ended, those to come included: more workers than that have nothing to do."""
+        to_come = 0 if self._complete else self.config.tune.num_trials - len(self.state.trials)
+        return len(self.state.unfinished) + to_come
+
+    @property
     def _complete(self) -> bool:
         """No new trial is to come."""
         return self.state.ending is not None or len(self.state.trials) >= self.config.tune.num_trials

@@ -20,6 +20,7 @@ _NAMES = (
     "reliability.md",
     "ray.md",
     "automm.md",
+    "cluster.md",
 )
 PAGES = [ROOT / "docs" / name for name in _NAMES]
 LINES = [

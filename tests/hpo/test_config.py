@@ -65,7 +65,6 @@ def test_overrides_replace_either_spelling(tmp_path):
         ("data: bundled:clothing", "data: bundled:clothing\ndata: again", "line"),
         ("searcher: bayes,", "searcher: bayes: 3,", "not valid YAML"),
         ("slurm:", "slurm: [1]\nx:", "unknown key x"),
-        ("slurm: {", "slurm: {max_gpu_hours: 5, ", "unknown key slurm.max_gpu_hours"),
         ('"10"', '"10"\n  optim.optim_type: adamv', "no optimiser 'adamv'"),
         ("{loguniform: [3e-4, 3e-2]}", "0.1", "impossible-to-match"),
     ],
