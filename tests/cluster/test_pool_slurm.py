@@ -20,10 +20,21 @@ def events_of(run, kind):
     return [event for event in read_events(run / "journal.jsonl") if event["type"] == kind]
 
 
-def start_pool(submit, path, run, *flags):
+def start_pool(submit, path, run, trials, *flags):
     head = ("--head-time", "45", "--head-partition", "gpu")
     done = submit(
-        path, "--mode", "pool", *WORKER, *head, *SETTINGS, *flags, "--run-dir", run, "--json", "--num-trials", "4"
+        path,
+        "--mode",
+        "pool",
+        *WORKER,
+        *head,
+        *SETTINGS,
+        *flags,
+        "--run-dir",
+        run,
+        "--json",
+        "--num-trials",
+        str(trials),
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -50,7 +61,7 @@ def test_a_pool_goes_on_with_the_workers_that_start(slurm, shared_tmp, write_swe
     """Four workers, of which two never start; a small one is added and joins; at the end nobody is left."""
     run = shared_tmp / "run"
     path = write_sweep(shared_tmp, trials=4, epochs=40, per_class=40)
-    jobs = start_pool(submit, path, run, "--partition", "gpu", "--nodes", "4")
+    jobs = start_pool(submit, path, run, 4, "--partition", "gpu", "--nodes", "4")
     assert len(jobs["workers"]) == 4
     wait_for_event(run, lambda s: s.trials)
     added = submit("--add-workers", "1", run, "--gpus-per-node", "1", "--cpus-per-task", "1", "--json")
@@ -73,8 +84,8 @@ def test_workers_are_preempted_lost_replaced_and_released(slurm, shared_tmp, wri
     """Half of the workers never start, one is preempted twice, one is cancelled and replaced, and in the end, when one
     trial is left, the others are let go."""
     run = shared_tmp / "run"
-    path = write_sweep(shared_tmp, trials=4, epochs=700, per_class=40)
-    jobs = start_pool(submit, path, run, "--partition", "preempt", "--nodes", "4", "--max-replacements", "1")
+    path = write_sweep(shared_tmp, trials=24, epochs=100, per_class=40)
+    jobs = start_pool(submit, path, run, 24, "--partition", "preempt", "--nodes", "4", "--max-replacements", "1")
     wait_for_event(run, lambda s: sum(t.epochs > 2 for t in s.trials.values()) >= 2)
 
     def running():
@@ -111,7 +122,7 @@ def test_workers_are_preempted_lost_replaced_and_released(slurm, shared_tmp, wri
     replaced = wait_until(lambda: events_of(run, "worker_replaced"))
     assert replaced[0]["replaces"] == other
     assert slurm.wait(jobs["job"], timeout=900) == "COMPLETED"
-    state = assert_whole(run, 700)
+    state = assert_whole(run, 100)
     failures = [failure for trial in state.trials.values() for failure in trial.failures]
     print([(f["kind"], f["cause"]) for f in failures], events_of(run, "worker_left"), events_of(run, "worker_released"))
     assert len(state.attempts) == 1
