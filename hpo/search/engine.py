@@ -23,6 +23,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from hpo.search.losses import SilenceWatch, read_loss
+from hpo.search.places import Places
 from hpo.search.sweep import Sweep
 
 _COUNT_EVERY_S = 2.0
@@ -57,7 +58,7 @@ def run_search(
     `trainable` is a class for Ray Tune whose `step` returns epoch, metrics, checkpoint, end, or failure.
     """
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = "1"
-    watch = SilenceWatch(sweep.config.tune.hang_timeout, locate)
+    watch, places = SilenceWatch(sweep.config.tune.hang_timeout, locate), Places()
     tuner = tune.Tuner(
         tune.with_resources(trainable, {"CPU": resources.cpus, "GPU": resources.gpus}),
         tune_config=tune.TuneConfig(
@@ -71,7 +72,7 @@ def run_search(
             name="tune",
             storage_path=str(folder),
             stop=_Stopper(sweep, watch),
-            callbacks=[_JournalCallback(sweep, watch, locate)],
+            callbacks=[_JournalCallback(sweep, watch, places, locate)],
             failure_config=tune.FailureConfig(max_failures=0),  # see _JournalCallback.on_trial_error
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # trials write their own
             verbose=0,
@@ -145,16 +146,14 @@ class _JournalScheduler(_Stateless, FIFOScheduler):
 
 
 class _JournalCallback(_Stateless, Callback):
-    """Writes down starts and losses."""
+    """Writes down starts and losses. A host takes its trials with it, and no trial is to blame for that."""
 
-    def __init__(self, sweep: Sweep, watch: SilenceWatch, locate: Callable[[str], Path]) -> None:
-        self._sweep, self._watch, self._locate = sweep, watch, locate
+    def __init__(self, sweep: Sweep, watch: SilenceWatch, places: Places, locate: Callable[[str], Path]) -> None:
+        self._sweep, self._watch, self._places, self._locate = sweep, watch, places, locate
 
     def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
-        names = {node["NodeManagerAddress"]: node["NodeManagerHostname"] for node in ray.nodes()}
-        address = trial.get_ray_actor_ip() or ""
         name = trial.config["trial"]
-        self._sweep.start_trial(name, names.get(address, address))
+        self._sweep.start_trial(name, self._places.note(name, trial))
         self._watch.start(name, trial)
 
     def on_trial_complete(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
@@ -163,8 +162,10 @@ class _JournalCallback(_Stateless, Callback):
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         name = trial.config["trial"]
         silence = self._watch.end(name)
-        kind, cause = read_loss(trial, self._locate(name))
-        self._sweep.fail_trial(name, *(("hang", silence) if silence else (kind, cause)))
+        kind, cause = ("hang", silence) if silence else read_loss(trial, self._locate(name))
+        if kind in ("killed", "host") and (host := self._places.lost_host(name)):
+            kind, cause = "host", f"{host} was lost"
+        self._sweep.fail_trial(name, kind, cause)
 
 
 class _Stopper(_Stateless, Stopper):

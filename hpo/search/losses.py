@@ -19,6 +19,7 @@ from hpo.failures import TrialFailure
 _LOOKS = 4  # at the signs of life per timeout
 _START_S = 900.0  # for a process to import everything, on a slow file system, before its first sign
 _PATIENCE = 1.5  # timeouts: a process ends itself after one, from outside it is ended only if it cannot
+_HOST_WORDS = ("node has died", "node was terminated", "never ran")  # the last: its host went as it was to start
 _WORDLESS = "its process ended without a word, as by SIGKILL (exit 137), which a host out of memory sends too"
 
 
@@ -31,7 +32,7 @@ def read_loss(trial: TuneTrial, last_words: Path) -> tuple[str, str]:
             return cause.kind, cause.cause
         return "exception", _last_line(str(error))
     text = str(error)
-    if "node has died" in text or "node was terminated" in text or getattr(error, "preempted", False):
+    if any(words in text for words in _HOST_WORDS) or getattr(error, "preempted", False):
         return "host", "its host was lost"
     if "running low on memory" in text or "memory pressure" in text:
         return "oom", "Ray ended its process because the host ran out of memory"

@@ -7,11 +7,14 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from small_sweeps import ROOT, SWEEP, make_shards
 
 from hpo.records import SweepState, read_events
+
+_MEASURES = os.environ.get("SLURMTUNE_MEASURES")  # read here: each test is given an environment without it
 
 
 @pytest.fixture
@@ -66,3 +69,16 @@ def wait_for_event():
         raise AssertionError(f"waited {timeout} s in vain; {state.events} events")
 
     return wait
+
+
+@pytest.fixture
+def measure(request):
+    """measure(fault=..., seconds=..., ...) adds a JSON line to the file named by $SLURMTUNE_MEASURES, if set."""
+    path = _MEASURES
+
+    def note(**row):
+        if path:
+            with Path(path).open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps({"test": request.node.name, "t": round(time.time(), 1), **row}) + "\n")
+
+    return note

@@ -124,7 +124,6 @@ def test_workers_are_preempted_lost_replaced_and_released(slurm, shared_tmp, wri
     assert slurm.wait(jobs["job"], timeout=900) == "COMPLETED"
     state = assert_whole(run, 100)
     failures = [failure for trial in state.trials.values() for failure in trial.failures]
-    print([(f["kind"], f["cause"]) for f in failures], events_of(run, "worker_left"), events_of(run, "worker_released"))
     assert len(state.attempts) == 1
     assert failures
     assert {failure["kind"] for failure in failures} == {"host"}
