@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from journal_schema import breaches
 
 from hpo.cluster.processes import find_processes
 from hpo.records import SweepState, read_events
@@ -90,3 +91,4 @@ def test_a_sweep_is_stopped_from_elsewhere_and_then_extended(tmp_path, write_swe
     assert state.ended
     assert len(state.trials) == 3
     assert [(e["before"], e["num_trials"]) for e in events if e["type"] == "extended"] == [(2, 3)]
+    assert not breaches(run / "journal.jsonl")

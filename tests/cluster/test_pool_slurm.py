@@ -6,6 +6,7 @@ import json
 import time
 
 import pytest
+from journal_schema import breaches
 
 from hpo.cluster.jobs import read_jobs
 from hpo.layout import SweepDirectory
@@ -127,4 +128,5 @@ def test_workers_are_preempted_lost_replaced_and_released(slurm, shared_tmp, wri
     assert len(state.attempts) == 1
     assert failures
     assert {failure["kind"] for failure in failures} == {"host"}
+    assert not breaches(run / "journal.jsonl")
     wait_until(lambda: not slurm.run("squeue", "-h").stdout.strip(), 30)

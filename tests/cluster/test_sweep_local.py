@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+from journal_schema import breaches
 
 from hpo.cluster.processes import end_processes, find_processes
 from hpo.records import SweepState, read_events
@@ -120,6 +121,7 @@ def test_killed_outright_it_goes_on_and_finishes(tmp_path, write_sweep, submit, 
     again = submit("--resume", run)
     assert again.returncode == 0
     assert "has ended" in again.stderr
+    assert not breaches(run / "journal.jsonl")
 
 
 def test_ctrl_c_stops_it_so_that_it_can_go_on(tmp_path, write_sweep, wait_for_event):

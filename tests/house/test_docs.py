@@ -12,17 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-_NAMES = (
-    "results.md",
-    "models.md",
-    "tables.md",
-    "keys.md",
-    "reliability.md",
-    "ray.md",
-    "automm.md",
-    "cluster.md",
-)
-PAGES = [ROOT / "docs" / name for name in _NAMES]
+PAGES = sorted((ROOT / "docs").glob("*.md"))
 LINES = [
     (page.name, line[2:])
     for page in PAGES

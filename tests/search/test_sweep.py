@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from journal_schema import breaches
 
 from hpo.config import SweepConfig
 from hpo.records import Journal, SweepState, read_events
@@ -88,6 +89,7 @@ def test_resumed_after_a_kill_at_any_event_it_is_the_same_sweep(tmp_path, tune):
     settings = config(**tune)
     attempt(tmp_path / "whole", settings)
     whole = outcome(tmp_path / "whole")
+    assert not breaches(tmp_path / "whole")
     lines = (tmp_path / "whole").read_bytes().splitlines(keepends=True)
     states = {state for _, _, _, state, _, _ in whole[0]}
     assert states == {"completed", "stopped", "diverged"} or "target" in tune or "plateau" in tune
