@@ -156,6 +156,19 @@ def load_sweep(path: Path, overrides: Sequence[str] = (), runs: Path = Path("run
         UsageError: the file is missing, is not YAML, or anything in it is unknown, ill-typed or impossible.
         DataError: the data it names is missing or damaged.
     """
+    document, text = read_document(path, overrides)
+    try:
+        return build_sweep(document, path.parent, text, runs, path.stem)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from None
+
+
+def read_document(path: Path, overrides: Sequence[str] = ()) -> tuple[dict[str, Any], str]:
+    """The content of YAML file `path` with `key=value` overrides put in its place, and its text as written.
+
+    Raises:
+        UsageError: the file is missing or is not YAML, or an override is none.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -165,10 +178,7 @@ def load_sweep(path: Path, overrides: Sequence[str] = (), runs: Path = Path("run
         raise UsageError(f"{path} must be a YAML mapping with 'data' and 'hyperparameters', got {document!r}.")
     for override in overrides:
         _override(document, override)
-    try:
-        return build_sweep(document, path.parent, text, runs, path.stem)
-    except UsageError as error:
-        raise UsageError(f"{path}: {error}") from None
+    return document, text
 
 
 def parse_yaml(text: str, where: str) -> Any:

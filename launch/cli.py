@@ -8,6 +8,7 @@ import sys
 _COMMANDS = {
     "submit": "submit a sweep to SLURM, or run it here",
     "prepare": "make shards of images",
+    "prefetch": "fetch the pretrained weights of a sweep's models",
     "results": "show what a sweep has found",
     "report": "write one HTML file about a sweep",
     "export": "write a trial's model for plain timm, or the sweep for Ray",

@@ -44,7 +44,7 @@ def find_pretrained(name: str, pretrained: str) -> dict[str, Any]:
     if cfg is None or not cfg.has_weights:
         logger.info("timm has no pretrained weights of %s: starting from scratch", name)
         return {}
-    cached = _find_cached(cfg)
+    cached = cached_file(cfg)
     if cached:
         logger.info("pretrained weights of %s from the cache: %s", name, cached)
         return {"pretrained": True, "pretrained_cfg_overlay": {"file": str(cached)}}
@@ -63,21 +63,26 @@ def explain_failed_download(name: str, error: Exception) -> WeightsError:
 
 def _remedy(name: str) -> str:
     return (
-        f"run `python -c \"import timm; timm.create_model('{name}', pretrained=True)\"` on a machine with network "
-        "and the same HF_HOME, or start from scratch with model.timm_image.pretrained: false."
+        f"run `python launch/prefetch.py --model {name}` on a machine with network and the same HF_HOME, "
+        "or start from scratch with model.timm_image.pretrained: false."
     )
 
 
-def _find_cached(cfg: Any) -> Path | None:
+def hub_names(cfg: Any) -> list[tuple[str, str | None, str]]:
+    """Repository, revision and file on the hub under which timm looks for the weights of `cfg`, in its order."""
+    named = cfg.hf_hub_filename
+    names = (_SAFE_TWINS.get(named, f"{Path(named).stem}.safetensors"), named) if named else _FILES
+    repository, _, revision = cfg.hf_hub_id.partition("@")
+    return [(repository, revision or None, name) for name in names]
+
+
+def cached_file(cfg: Any) -> Path | None:
     """The file of these weights in the cache of Hugging Face, else in that of torch.hub."""
     from huggingface_hub import try_to_load_from_cache
 
     if cfg.hf_hub_id:
-        named = cfg.hf_hub_filename
-        names = (_SAFE_TWINS.get(named, f"{Path(named).stem}.safetensors"), named) if named else _FILES
-        repository, _, revision = cfg.hf_hub_id.partition("@")
-        for name in names:
-            found = try_to_load_from_cache(repository, name, revision=revision or None)
+        for repository, revision, name in hub_names(cfg):
+            found = try_to_load_from_cache(repository, name, revision=revision)
             if isinstance(found, str):
                 return Path(found)
     if cfg.url:

@@ -80,6 +80,7 @@ LATE = {  # room or file -> what it may import inside functions only
     "hpo/export/trackers.py": ("mlflow", "wandb"),  # the same
     "launch/export.py": ("hpo.export", "hpo.search.ray_form"),  # torch and Ray, when the command line is understood
     "launch/predict.py": ("hpo.export",),
+    "launch/prefetch.py": ("hpo.trial",),  # what timm knows of its weights
     "launch/retrain.py": ("hpo.export",),
     "launch/evaluate.py": ("hpo.export", "numpy"),
     "launch/report.py": ("hpo.search.figures",),
@@ -158,6 +159,7 @@ HEAVY = ("ray", "torch", "timm", "optuna", "pandas", "accelerate")
     [
         ("submit.py", HEAVY),
         ("prepare.py", HEAVY),
+        ("prefetch.py", HEAVY),
         ("results.py", (*HEAVY, "numpy", "submitit", "h5py", "ruamel.yaml")),
         ("export.py", HEAVY),
         ("predict.py", HEAVY),

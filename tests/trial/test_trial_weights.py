@@ -51,7 +51,7 @@ def test_missing_weights_name_the_command_and_the_way_without(cache, raw_data, c
         Training(configure({"model.timm_image.pretrained": "auto"}), raw_data, tmp_path / "trial")
     message = str(missing.value)
     assert "timm/test_efficientnet.r160_in1k" in message
-    assert "python -c \"import timm; timm.create_model('test_efficientnet', pretrained=True)\"" in message
+    assert "python launch/prefetch.py --model test_efficientnet" in message
     assert "model.timm_image.pretrained: false" in message
     assert "\n" not in message
 
