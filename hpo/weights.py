@@ -90,9 +90,10 @@ def cache_home(environ: Mapping[str, str] = os.environ) -> Path:
     return absolute(environ.get("HF_HOME") or usual)
 
 
-def is_offline(environ: Mapping[str, str] = os.environ) -> bool:
-    """Whether jobs on SLURM will run without the hub: so, unless a person or a site sets HF_HUB_OFFLINE=0."""
-    return environ.get("HF_HUB_OFFLINE", "1").upper() not in ("0", "NO", "FALSE", "OFF", "")
+def is_offline(usual: bool, environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether a trial does not ask the hub: as HF_HUB_OFFLINE says, else as is `usual` (in jobs on SLURM it is)."""
+    said = environ.get("HF_HUB_OFFLINE")
+    return usual if said is None else said.upper() not in ("0", "NO", "FALSE", "OFF", "")
 
 
 def read_manifest(home: Path) -> dict[str, CachedFile]:
@@ -160,8 +161,8 @@ def check_weights(space: Space, remedy: str, home: Path | None = None, may_downl
         return
     named = ", ".join(missing[:_NAMED]) + (f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else "")
     raise WeightsError(
-        f"no pretrained weights of {named} below {home}, and jobs run without network: run `{remedy}` here or on any "
-        f"machine with network and the same HF_HOME, or start from scratch with {PRETRAINED}: false."
+        f"no pretrained weights of {named} below {home}: run `{remedy}` here or on any machine with network and the "
+        f"same HF_HOME, or start from scratch with {PRETRAINED}: false."
     )
 
 

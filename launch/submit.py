@@ -34,8 +34,9 @@ from hpo.errors import ClusterError, UsageError
 from hpo.layout import SweepDirectory, absolute
 from hpo.search.plugins import rehearse
 from hpo.staging import name_run, stage_sweep
+from hpo.weights import check_weights, is_offline
 from launch import again
-from launch.starting import complete, print_scripts, run_here, submit
+from launch.starting import complete, print_scripts, run_here, script, submit
 from launch.terminal import command, say
 
 _DEMO = Path(__file__).resolve().parent / "demo" / "sweep.yaml"
@@ -58,11 +59,14 @@ def main(argv: list[str] | None = None) -> int:
 def _begin(arguments: argparse.Namespace, flags: SlurmRequest, terms: Terms) -> int:
     """A new sweep."""
     runs = absolute(arguments.runs_dir or os.environ.get("SLURMTUNE_RUNS") or "runs")
-    config = load_sweep(_find_sweep(arguments.sweep), _overrides(arguments), runs)
+    path = _find_sweep(arguments.sweep)
+    config = load_sweep(path, _overrides(arguments), runs)
     for note in rehearse(config):
         say(note)
     run = absolute(arguments.run_dir) if arguments.run_dir else name_run(runs, config.name)
-    if arguments.cluster == "local":  # what the sweep file says of SLURM is for SLURM
+    local = arguments.cluster == "local"
+    check_weights(config.space, f"{script('prefetch.py')} {path}", may_download=not is_offline(usual=not local))
+    if local:  # what the sweep file says of SLURM is for SLURM
         check_terms(terms, "local", None)
         return run_here(stage_sweep(config, run, "local", asdict(flags), terms.to_json()), config)
     terms = Terms.from_words(config.slurm).merged(terms)

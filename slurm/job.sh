@@ -7,6 +7,8 @@ export SLURMTUNE_STARTED SLURMTUNE_ATTEMPT HDF5_USE_FILE_LOCKING=FALSE
 export PYTHONPATH=$ROOT${PYTHONPATH:+:$PYTHONPATH}
 # Since Slurm 22.05 srun does not inherit --cpus-per-task from sbatch.
 [ -z "${SLURM_CPUS_PER_TASK:-}" ] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
+# Weights are fetched before by launch/prefetch.py: HF_HUB_OFFLINE=0 in the environment lets jobs ask the hub.
+export HF_HUB_OFFLINE=${HF_HUB_OFFLINE:-1} HF_HUB_DISABLE_TELEMETRY=1
 trap : TERM  # scancel and preemption send it here too: the step saves what it has, and this script says its exit code
 
 if [ -z "${PYTHON:-}" ]; then

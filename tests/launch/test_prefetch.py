@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from hpo.space import parse_space
-from hpo.weights import check_weights, is_offline, read_manifest, wanted_weights
+from hpo.weights import is_offline, read_manifest, wanted_weights
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -203,18 +203,18 @@ def test_what_a_space_can_name():
 
 @pytest.mark.parametrize(("value", "offline"), [(None, True), ("1", True), ("0", False), ("off", False)])
 def test_jobs_are_offline_unless_a_person_says_otherwise(value, offline):
-    assert is_offline({} if value is None else {"HF_HUB_OFFLINE": value}) is offline
+    environ = {} if value is None else {"HF_HUB_OFFLINE": value}
+    assert is_offline(True, environ) is offline
+    assert is_offline(False, environ) is (offline and value is not None)
 
 
-def test_missing_weights_are_refused_with_the_command(tmp_path, monkeypatch):
-    from hpo.errors import WeightsError
-
-    monkeypatch.setenv("HF_HOME", str(tmp_path))
-    with pytest.raises(WeightsError, match=r"test_resnet, test_vit below .*run `python launch/prefetch.py s.yaml`"):
-        check_weights(
-            space(**{"model.timm_image.checkpoint_name": {"choice": ["test_resnet", "test_vit"]}}),
-            "python launch/prefetch.py s.yaml",
-        )
+def test_submit_refuses_a_sweep_without_its_weights(write_photos, tmp_path):
+    sweep = write_photos(tmp_path, SWEEP)
+    done = run("submit.py", sweep, "--partition", "gpu", home=tmp_path / "hf")
+    assert done.returncode == 5
+    [error] = done.stderr.splitlines()
+    assert "no pretrained weights of test_resnet, test_vit" in error
+    assert f"launch/prefetch.py {sweep}`" in error
 
 
 @pytest.mark.ray
