@@ -14,6 +14,7 @@ hyperparameter_tune_kwargs:            # AutoMM's seven, and one more
   num_to_keep: 3
   resources_per_trial: {num_cpus: 4, num_gpus: 1}
   hang_timeout: 1800                   # seconds without progress after which a trial is ended and run again
+  deterministic: 8                     # so many trials at a time, in an order of their own: see hpo.search.lockstep
 points_to_evaluate: [{optimization.learning_rate: 0.01}]
 warm_start: [runs/clothing-20261124-7f3a]   # earlier sweeps, see hpo.warmstart
 slurm: {partition: gpu, nodes: 2}      # defaults of the flags of launch/submit.py

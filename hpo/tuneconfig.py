@@ -24,6 +24,7 @@ TUNE_KEYS = (
     "checkpoint_budget_gb",
     "resources_per_trial",
     "hang_timeout",
+    "deterministic",
 )
 
 
@@ -45,6 +46,7 @@ class TuneConfig:
     cpus_per_trial: float | None = None  # none: the node's CPUs shared by its trials
     gpus_per_trial: float | None = None  # none: 1 where the nodes have GPUs
     hang_timeout: float = 1800  # seconds without a sign of progress after which a trial is ended; 0: never
+    deterministic: int | None = None  # so many trials at a time, in an order of their own: see hpo.search.lockstep
 
 
 def parse_tune(values: Mapping[str, Any]) -> TuneConfig:
@@ -77,6 +79,7 @@ def parse_tune(values: Mapping[str, Any]) -> TuneConfig:
         cpus_per_trial=_amount("num_cpus", resources.get("num_cpus")),
         gpus_per_trial=_amount("num_gpus", resources.get("num_gpus")),
         hang_timeout=_seconds("hang_timeout", values.get("hang_timeout", defaults.hang_timeout)),
+        deterministic=_deterministic(values, who, how),
     )
 
 
@@ -125,6 +128,16 @@ def _word(name: str, value: Any, known: Sequence[str]) -> str:
 
 def _optional(name: str, value: Any, low: int) -> int | None:
     return None if value is None else check_whole(name, value, low)
+
+
+def _deterministic(values: Mapping[str, Any], *guides: str | Mapping[str, Any]) -> int | None:
+    slots = _optional("deterministic", values.get("deterministic"), 1)
+    if slots and any(is_plugin(guide) for guide in guides):
+        raise UsageError(
+            f"deterministic: {slots} is for the searchers {', '.join(SEARCHERS)} and the schedulers "
+            f"{', '.join(SCHEDULERS)}, not for Ray Tune's; leave one of both out."
+        )
+    return slots
 
 
 def _size(name: str, value: Any) -> float | None:

@@ -61,7 +61,7 @@ def _refuse_changes(arguments: argparse.Namespace) -> None:
             "a sweep cannot be given other epochs: its rungs and learning-rate schedules belong to those it has, and "
             "trials of both would not compare; submit a new one with the best of this one in points_to_evaluate."
         )
-    if arguments.sweep or arguments.set or arguments.warm_start:
+    if arguments.sweep or arguments.set or arguments.warm_start or arguments.deterministic:
         raise UsageError(
             "--resume goes on with the sweep as it was submitted; leave out the sweep file and --set "
             "(--num-trials +N asks for more trials)."

@@ -94,6 +94,8 @@ def _overrides(arguments: argparse.Namespace) -> list[str]:
     if arguments.warm_start:
         directories = [str(absolute(path)) for path in arguments.warm_start]
         overrides.append(f"warm_start={json.dumps(directories)}")
+    if arguments.deterministic is not None:
+        overrides.append(f"deterministic={arguments.deterministic}")
     if arguments.num_trials is None:
         return overrides
     if arguments.num_trials.startswith("+"):
@@ -144,6 +146,11 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--num-trials", metavar="N", help="of the sweep; +N with --resume: so many more")
     what.add_argument(
         "--warm-start", nargs="+", metavar="DIR", help="earlier sweeps: their values where comparable, else their best"
+    )
+    what.add_argument(
+        "--deterministic",
+        metavar="N",
+        help="N trials at a time that wait for each other, so that the search goes the same way however fast they are",
     )
     what.add_argument("--dry-run", action="store_true", help="print the batch script; write and submit nothing")
     what.add_argument("--runs-dir", metavar="DIR", help="where sweeps go; default: $SLURMTUNE_RUNS, else ./runs")

@@ -87,12 +87,15 @@ class _TrialActor(tune.Trainable):
 
     def _open(self, trial: str, params: dict[str, Any]) -> Any:
         from hpo.trial import Training
+        from hpo.trial.device import demand_determinism
         from hpo.trial.watchdog import Watchdog
 
         directory = SweepDirectory(Path(self.sweep_root))
         config = SweepConfig.from_json(read_json(directory.resolved))
         self._watchdog = Watchdog(directory.fault(trial), config.tune.hang_timeout)
         self._watchdog.tick()
+        if config.tune.deterministic:
+            demand_determinism()
         return Training(config.trial(params), config.data, directory.trial(trial), self._watchdog.tick)
 
     def _failure(self, error: Exception) -> dict[str, Any]:

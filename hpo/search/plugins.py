@@ -7,6 +7,7 @@ from hpo.layout import SweepDirectory
 from hpo.plugins import is_plugin
 from hpo.records import Journal
 from hpo.search.guided import GuidedSweep
+from hpo.search.lockstep import LockstepSweep
 from hpo.search.sweep import Sweep
 
 
@@ -17,7 +18,7 @@ def open_sweep(config: SweepConfig, journal: Journal, attempt: str, directory: S
         UsageError: one of Ray Tune's cannot be made, does not fit the sweep, or is another user's pickle.
     """
     if not _any(config):
-        return Sweep(config, journal, attempt)
+        return (LockstepSweep if config.tune.deterministic else Sweep)(config, journal, attempt)
     from hpo.search.ray_plugins import load_plugins
 
     return GuidedSweep(config, journal, attempt, *load_plugins(config, directory))

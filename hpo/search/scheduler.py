@@ -83,7 +83,7 @@ class Scheduler:
     def _pauses(self, leg: int) -> bool:
         """Whether who is not among the best is paused, or stopped for good; `leg`: epochs to the next rung."""
         kind = self._config.tune.asha_type
-        if kind != "auto":
+        if kind != "auto" or self._config.tune.deterministic:  # measured times are no ground for a decision there
             return kind == "promotion"
         cost = self._costs.resuming()
         return cost is not None and cost <= _WORTH * leg

@@ -177,7 +177,7 @@ class Sweep:
         if retry:
             self._waiting.append(trial_id)
         else:
-            self._write("finished", trial=trial_id, state="failed", reason=f"{kind}: {cause}")
+            self._settle(trial)
             self._check_end()
 
     # -- what follows from the journal ------------------------------------------------------------------------------
@@ -256,6 +256,8 @@ class Sweep:
 
     def _settle(self, trial: Trial) -> None:
         """Writes down that a trial has ended, if anything in the journal says so."""
+        if not trial.finished and trial.failures and trial.failures[-1].get("retry") is False:
+            self._finish(trial, "failed", "{kind}: {cause}".format_map(trial.failures[-1]))
         if trial.finished or not trial.last:
             return
         last, epochs = trial.epochs, trial_epochs(self.config.space, trial)

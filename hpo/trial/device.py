@@ -52,8 +52,14 @@ def open_accelerator(env: EnvConfig) -> Accelerator:
             "unset the ACCELERATE_* variables of the environment."
         )
     if on_gpu:
-        torch.backends.cudnn.benchmark = True  # batches keep their shape
+        torch.backends.cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()  # batches keep their shape
     return accelerator
+
+
+def demand_determinism() -> None:
+    """Has torch take deterministic algorithms, and warn where it knows none. Before the first use of a GPU."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
 
 
 def close_accelerator() -> None:

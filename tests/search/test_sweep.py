@@ -1,4 +1,4 @@
-"""The sweep without Ray: killed at every event and resumed, it decides what the unbroken one decides."""
+"""The sweep without Ray: what it decides, when it ends, what it costs. See test_resume for sweeps that are killed."""
 
 from __future__ import annotations
 
@@ -75,24 +75,16 @@ def outcome(path):
     ]
 
 
-RULES = [
-    {"asha_type": "stopping"},
-    {"asha_type": "promotion"},
-    {"plateau": 3, "searcher": "random"},
-    {"target": 0.7, "searcher": "random"},
-]
+RULES = [{"plateau": 3, "searcher": "random"}, {"target": 0.7, "searcher": "random"}]
 
 
-@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 @pytest.mark.parametrize("tune", RULES, ids=str)
-def test_resumed_after_a_kill_at_any_event_it_is_the_same_sweep(tmp_path, tune):
+def test_resumed_after_a_kill_at_any_event_it_ends_the_same_way(tmp_path, tune):
     settings = config(**tune)
     attempt(tmp_path / "whole", settings)
     whole = outcome(tmp_path / "whole")
     assert not breaches(tmp_path / "whole")
     lines = (tmp_path / "whole").read_bytes().splitlines(keepends=True)
-    states = {state for _, _, _, state, _, _ in whole[0]}
-    assert states == {"completed", "stopped", "diverged"} or "target" in tune or "plateau" in tune
     for kill in range(1, len(lines)):
         path = tmp_path / f"killed-{kill}"
         path.write_bytes(b"".join(lines[:kill]))
