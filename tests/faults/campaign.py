@@ -12,6 +12,7 @@ for each kill.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -122,7 +123,7 @@ class Run:
         word, found = KINDS[kind], []
         for pid in self._processes():
             line = _command_line(pid)
-            if word in line and (kind != "trial" or "Actor" in line):
+            if word in line and (kind != "trial" or "Trainable" in line):
                 found.append(pid)
         if kind == "trial" and found:
             found = [self.rng.choice(found)]
@@ -236,7 +237,7 @@ def main():
         done = _read(record)
         seed = max((row["seed"] for row in done), default=0) + 1
         missing = arguments.times - sum(row["kind"] == kind for row in done)
-        run, wrong = attack(out, [kind], min(missing, 6), seed)
+        run, wrong = attack(out, [kind], min(missing, 8), seed)
         with record.open("a") as stream:
             for kill in run.kills:
                 stream.write(json.dumps({**kill, "seed": seed, "resumed": run.resumed, "wrong": wrong}) + "\n")
@@ -270,10 +271,8 @@ def _command_line(pid):
 
 
 def _send(pid, signum):
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signum)
-    except ProcessLookupError:
-        pass
 
 
 if __name__ == "__main__":
