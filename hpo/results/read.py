@@ -43,6 +43,8 @@ class Row:
     failures: Sequence[Event] = ()
     metrics: Mapping[str, float | None] = field(default_factory=dict)  # of its best epoch, else of its last; numbers
     note: str = ""  # what the searcher said of it
+    suggested_at: int = 0  # the place of its suggestion in the journal
+    rung: int | None = None  # that the model which suggested it looked at
 
 
 @dataclass(frozen=True)
@@ -223,6 +225,8 @@ def _row(trial: Trial, rank: int | None, state: SweepState, timeline: Timeline, 
         failures=trial.failures,
         metrics=_metrics(trial),
         note=trial.note,
+        suggested_at=trial.suggested_at,
+        rung=trial.rung,
     )
 
 

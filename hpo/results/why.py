@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from hpo.records import FINAL_STATES, Event
 from hpo.results.read import Results, Row
+from hpo.results.seen import describe_evidence
 from hpo.results.wording import count, metric_format, one_line, value_text
 
 _SHOWN = 10  # values at a rung that are listed
@@ -20,6 +21,7 @@ def explain_trial(results: Results, row: Row) -> list[str]:
     """The story of a trial, a line a sentence."""
     write = metric_format([row.value, *(value for _, value in row.curve)])
     lines = [f"Trial {row.trial}: {row.reason}.", "", "Why it was tried", f"  {_origin(row)}"]
+    lines += describe_evidence(results, row, write)
     lines += [f"  {text}" for text in _changes(results, row)]
     lines += ["", "Why it went on or ended"]
     for decision in row.decisions:

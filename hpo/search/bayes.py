@@ -43,6 +43,7 @@ class Suggestion:
     params: Params
     origin: str  # default, user, random or model; searcher: one of Ray Tune's
     note: str = ""
+    rung: int | None = None  # that the model looked at, from 1: it knew who had come there
 
 
 def startup_trials(space: Space, num_trials: int) -> int:
@@ -94,7 +95,7 @@ def suggest(
     else:
         found, name = _improving(space, view, dice), "Gaussian process"
     params = _untried(space, seen, chain(found, (space.sample(rng) for _ in repeat(None))))
-    return Suggestion(params, "model", f"{len(view.score)} trials that reached rung {rung + 1}; {name}")
+    return Suggestion(params, "model", f"{len(view.score)} trials that reached rung {rung + 1}; {name}", rung + 1)
 
 
 def _enough(evidence: Evidence) -> int:

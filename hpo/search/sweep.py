@@ -218,7 +218,9 @@ class Sweep:
         place = number - 1 - len(self.config.points)
         if origin == "user" and place >= 0:
             origin, note = "earlier", earlier[place]["from"]
-        self._write("suggested", trial=trial_id, number=number, params=suggestion.params, origin=origin, note=note)
+        about: dict[str, Any] = {"params": suggestion.params, "origin": origin, "note": note}
+        about |= {} if suggestion.rung is None else {"rung": suggestion.rung}
+        self._write("suggested", trial=trial_id, number=number, **about)
         return self.state.trials[trial_id]
 
     def _suggestion(self, number: int) -> Suggestion | None:
