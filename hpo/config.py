@@ -16,6 +16,7 @@ hyperparameter_tune_kwargs:            # AutoMM's seven, and one more
   hang_timeout: 1800                   # seconds without progress after which a trial is ended and run again
   deterministic: 8                     # so many trials at a time, in an order of their own: see hpo.search.lockstep
 points_to_evaluate: [{optimization.learning_rate: 0.01}]
+constraints: {parameters: 5e6}         # see hpo.measures
 warm_start: [runs/clothing-20261124-7f3a]   # earlier sweeps, see hpo.warmstart
 slurm: {partition: gpu, nodes: 2}      # defaults of the flags of launch/submit.py
 """
@@ -33,6 +34,7 @@ from hpo.bundled import BUNDLED, PlannedData, bundled_directory
 from hpo.data.manifest import DataSummary, describe
 from hpo.errors import UsageError, nearest
 from hpo.layout import SweepDirectory, absolute
+from hpo.measures import parse_constraints
 from hpo.modelnames import check_model_name, check_optimizer_name
 from hpo.plugins import ROLES, is_plugin, pickle_name, read_pickle
 from hpo.requirements import check_company, possible_values
@@ -61,6 +63,7 @@ _TOP = (
     "hyperparameters",
     "hyperparameter_tune_kwargs",
     "points_to_evaluate",
+    "constraints",
     "warm_start",
     "slurm",
 )
@@ -80,6 +83,7 @@ class SweepConfig:
     space: Space
     tune: TuneConfig
     points: tuple[Params, ...] = ()
+    constraints: Mapping[str, float] = field(default_factory=dict)  # largest values, see hpo.measures
     slurm: Mapping[str, Any] = field(default_factory=dict)
     train_samples: int = 0
     fingerprint: str = ""  # of the data: equal ones are the same images, labels and splits
@@ -110,6 +114,7 @@ class SweepConfig:
             "space": space_to_json(self.space),
             "tune": vars(self.tune),
             "points": list(self.points),
+            "constraints": dict(self.constraints),
             "slurm": dict(self.slurm),
             "train_samples": self.train_samples,
             "fingerprint": self.fingerprint,
@@ -127,6 +132,7 @@ class SweepConfig:
             mode=self.mode,
             seed=self.seed,
             num_to_keep=self.tune.num_to_keep,
+            constraints=self.constraints,
         )
 
     @classmethod
@@ -141,6 +147,7 @@ class SweepConfig:
             space=space_from_json(values["space"], values["constants"]),
             tune=TuneConfig(**values["tune"]),
             points=tuple(values["points"]),
+            constraints=values.get("constraints", {}),
             slurm=values["slurm"],
             train_samples=values["train_samples"],
             fingerprint=values.get("fingerprint", ""),
@@ -253,6 +260,7 @@ def build_sweep(
         space=space,
         tune=tune,
         points=tuple(space.complete(point) for point in _points(document.get("points_to_evaluate"))),
+        constraints=parse_constraints(document.get("constraints")),
         slurm=slurm,
         train_samples=int(summary.splits.get("train", 0)),
         fingerprint=BUNDLED if isinstance(summary, PlannedData) else summary.fingerprint,

@@ -42,7 +42,9 @@ CLASSES = {
     "weights": FailureClass(0, "pretrained weights are not at hand"),
     "accelerator": FailureClass(0, "a GPU was given and none was found"),
     "trial": FailureClass(0, "this configuration cannot be trained"),
+    "infeasible": FailureClass(0, "the model is beyond a limit of `constraints`, and is not trained"),
 }
+LEARNT = ("oom", "trial", "infeasible")  # of the configuration: the searcher learns to keep away from it
 BLOCKING = ("disk",)  # every other trial would fail the same: the attempt ends, none of them does
 _BY_TYPE = {AcceleratorError: "accelerator", WeightsError: "weights", TrialError: "trial", DataError: "data"}
 _FULL = (errno.ENOSPC, errno.EDQUOT)

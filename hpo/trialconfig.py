@@ -71,6 +71,7 @@ class TrialConfig:
     mode: str = "max"
     seed: int = 0
     num_to_keep: int = 3
+    constraints: Mapping[str, float] = field(default_factory=dict)  # see hpo.measures
 
     @classmethod
     def from_flat(cls, values: Mapping[str, Any], **others: Any) -> TrialConfig:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from hpo.failures import LEARNT
 from hpo.results.read import Results, Row
 from hpo.results.wording import count
 
@@ -16,7 +17,7 @@ def describe_evidence(results: Results, row: Row, write: Callable[[float | None]
     if (least := row.rung) is None:
         return []
     before = row.suggested_at
-    others = [other for other in results.rows if other.suggested_at < before]
+    others = [other for other in results.rows if other.suggested_at < before and not _barred(other, before)]
     known = {other.trial: _values(other, before) for other in others}
     lines = []
     for rung in range(max(map(len, known.values()), default=0), least - 1, -1):
@@ -26,6 +27,9 @@ def describe_evidence(results: Results, row: Row, write: Callable[[float | None]
     earlier = results.settings.get("earlier", {}).get("observations", [])
     if compared := sum(len(old["values"]) >= least for old in earlier):
         lines.append(f"  It knew {count(compared, 'trial')} of earlier sweeps, given by warm_start.")
+    barred = sorted(other.trial for other in results.rows if _barred(other, before))
+    if barred:
+        lines.append(f"  It kept away from what cannot be trained: {_cut(barred)}.")
     working = [other.trial for other in others if not known[other.trial] and not _gave_up(other, before)]
     if working:
         lines.append(f"  Without a value then: {_cut(sorted(working))}.")
@@ -35,6 +39,11 @@ def describe_evidence(results: Results, row: Row, write: Callable[[float | None]
 def _values(row: Row, before: int) -> list[float | None]:
     """At each rung it had come to, lowest first, by event `before`."""
     return [d.get("value") for d in row.decisions if d["type"] == "decided" and d["n"] < before]
+
+
+def _barred(row: Row, before: int) -> bool:
+    """Whether it had failed of its configuration by event `before`."""
+    return _gave_up(row, before) and row.failures[-1]["kind"] in LEARNT
 
 
 def _gave_up(row: Row, before: int) -> bool:

@@ -75,7 +75,7 @@ def suggest(
     if number <= len(points):
         return Suggestion(points[number - 1], "user")
     rng = random.Random(suggestion_seed(seed, number))
-    valued = (1 for o in seen if o.values and o.values[-1] is not None)
+    valued = (1 for o in seen if o.values and o.values[-1] is not None and not o.barred)
     if (
         not model
         or sum(islice(valued, startup)) < startup
@@ -95,7 +95,9 @@ def suggest(
     else:
         found, name = _improving(space, view, dice), "Gaussian process"
     params = _untried(space, seen, chain(found, (space.sample(rng) for _ in repeat(None))))
-    return Suggestion(params, "model", f"{len(view.score)} trials that reached rung {rung + 1}; {name}", rung + 1)
+    return Suggestion(
+        params, "model", f"{int((~view.barred).sum())} trials that reached rung {rung + 1}; {name}", rung + 1
+    )
 
 
 def _enough(evidence: Evidence) -> int:

@@ -188,7 +188,8 @@ def hopeless(sweep: Sweep) -> str:
     last = sorted((t for t in ended if t.ended_at), key=lambda t: t.ended_at or 0)[-_CRASH_LOOP:]
     kinds = {failure["kind"] for t in last if t.state == "failed" for failure in t.failures[-1:]}
     loop = len(last) == _CRASH_LOOP and all(t.state == "failed" for t in last) and len(kinds) == 1
-    failed = [t for t in ended if t.state == "failed" and t.failures[-1]["attempt"] == sweep.attempt]
+    failed = [t for t in ended if t.state == "failed" and t.failures[-1]["attempt"] == sweep.attempt
+              and t.failures[-1]["kind"] != "infeasible"]  # fmt: skip
     first = len(failed) >= min(_HOPELESS, sweep.config.tune.num_trials)
     if loop and last[0] in failed and kinds != {"trial"}:
         return last[-1].reason

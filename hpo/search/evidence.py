@@ -25,40 +25,45 @@ class Observation:
     params: Params
     values: Sequence[float | None]
     failed: bool = False  # out of the running without a value: neither good nor bad is known
+    barred: bool = False  # it cannot be trained, whatever values it had: as bad as any
 
 
 @dataclass(frozen=True)
 class Evidence:
     """`points` (n, d) of the trials with a `score` (n,), their highest `rung` (n,) from 0, and `busy` (m, d) points of
-    those without; `params` of the n."""
+    those without; `params` of the n. `barred` (n,) cannot be trained: of the first rung, and in every view."""
 
     points: np.ndarray
     score: np.ndarray
     rung: np.ndarray
     busy: np.ndarray
     params: Sequence[Params]
+    barred: np.ndarray
 
     def at_rung(self, rung: int) -> Evidence:
-        """Only of the trials that reached `rung`."""
-        kept = np.flatnonzero(self.rung >= rung)
+        """Only of the trials that reached `rung`, and of those that are barred."""
+        kept = np.flatnonzero((self.rung >= rung) | self.barred)
         params = [self.params[int(place)] for place in kept]
-        return Evidence(self.points[kept], self.score[kept], self.rung[kept], self.busy, params)
+        return Evidence(self.points[kept], self.score[kept], self.rung[kept], self.busy, params, self.barred[kept])
 
 
 def gather(space: Space, seen: Sequence[Observation], maximise: bool) -> Evidence:
     """The evidence of all trials so far."""
-    valued = [observation for observation in seen if observation.values]
+    valued = [observation for observation in seen if observation.values or observation.barred]
     waiting = [observation.params for observation in seen if not observation.values and not observation.failed]
     params = [observation.params for observation in valued]
-    rung = np.array([len(observation.values) - 1 for observation in valued], int)
-    return Evidence(encode(space, params), _scores(valued, rung, maximise), rung, encode(space, waiting), params)
+    values = [[None] if observation.barred else observation.values for observation in valued]
+    rung, barred = np.array([len(v) - 1 for v in values], int), np.array([o.barred for o in valued], bool)
+    return Evidence(
+        encode(space, params), _scores(values, rung, maximise), rung, encode(space, waiting), params, barred
+    )
 
 
-def _scores(valued: Sequence[Observation], rung: np.ndarray, maximise: bool) -> np.ndarray:
-    score = np.zeros(len(valued))
+def _scores(known: Sequence[Sequence[float | None]], rung: np.ndarray, maximise: bool) -> np.ndarray:
+    score = np.zeros(len(known))
     for at in range(int(rung.max(initial=-1)) + 1):
         members = np.flatnonzero(rung >= at)
-        values = np.array([_cost(valued[int(place)].values[at], maximise) for place in members])
+        values = np.array([_cost(known[int(place)][at], maximise) for place in members])
         ranks = _ranks(values)
         if at == 0:
             score[members] = -np.log(ranks / (len(ranks) + 1))

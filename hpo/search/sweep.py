@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 from hpo.config import SweepConfig
-from hpo.failures import BLOCKING, may_retry
+from hpo.failures import BLOCKING, LEARNT, may_retry
 from hpo.records import Event, Journal, SweepState, Trial
 from hpo.search.bayes import Suggestion, startup_trials, suggest
 from hpo.search.ending import Ending
@@ -200,8 +200,9 @@ class Sweep:
             self._places[event["trial"]] = len(self._seen)
             self._seen.append(Observation(event["params"], self._scheduler.observed.setdefault(event["trial"], [])))
         elif event["type"] == "finished" and event["state"] == "failed":
-            place = self._places[event["trial"]]
-            self._seen[place] = dataclasses.replace(self._seen[place], failed=True)
+            place, trial = self._places[event["trial"]], self.state.trials[event["trial"]]
+            barred = bool(trial.failures) and trial.failures[-1]["kind"] in LEARNT
+            self._seen[place] = dataclasses.replace(self._seen[place], failed=True, barred=barred)
 
     @property
     def _first_num_trials(self) -> int:

@@ -29,6 +29,7 @@ from hpo.trial.freezing import freeze
 from hpo.trial.fusion import build_model
 from hpo.trial.loader import Delivery, Loader
 from hpo.trial.logfile import close_log, open_log
+from hpo.trial.measures import Measurements, count_parameters, measure_latency
 from hpo.trial.mixing import draw_mixing
 from hpo.trial.model import choose_image_size
 from hpo.trial.optimizer import create_optimizer, learning_rate
@@ -121,7 +122,7 @@ class Training:
         self._diverged = not math.isfinite(loss)
         metrics: dict[str, Any] = {"epoch": epoch, "train_loss": loss, **self._evaluate()}
         metrics |= {"lr": self._rate(epoch * len(self._loader) - 1), "micro_batch": self._compute.micro_batch}
-        timing = {"seconds": time.perf_counter() - started, "images_per_second": per_second}
+        timing = {"seconds": time.perf_counter() - started, "images_per_second": per_second, **self._measured.values}
         self._progress.epoch = epoch
         if not self._diverged:
             self._complete(metrics, timing)
@@ -165,6 +166,7 @@ class Training:
             )
         self._store = Store(self.directory / "checkpoint", config.num_to_keep, config.mode)
         resumed = self._store.newest()
+        self._measured = Measurements(config.constraints, config.constraints if resumed is None else {})
         self._compute = self._build(accelerator, choose_image_size(config.model, train), resumed is None)
         policies = create_policies(config.model, self._feed)
         self._augmentation = Augmentation.of(config.model, config.seed, policies)
@@ -176,6 +178,10 @@ class Training:
         self._progress, self._checkpoint = _Progress(micro_batch=self._compute.micro_batch), ""
         if resumed:
             self._restore(resumed)
+        else:
+            self._measured.take(
+                "latency_ms", lambda: measure_latency(self._compute, self._validation.evaluation(self._augmentation))
+            )
         where = f"{accelerator.device} in {accelerator.mixed_precision}"
         start = f"going on after epoch {self.epoch}" if resumed else "from the start"
         work = f"{len(self._loader)} x {config.env.batch_size} images an epoch"
@@ -185,6 +191,7 @@ class Training:
         config, env = self.config, self.config.env
         torch.manual_seed(derive(config.seed, 0))  # the initial weights
         model, self._feed = build_model(config, self._columns, self._task.outputs, size, with_weights)
+        self._measured.take("parameters", lambda: count_parameters(model))
         freeze(model, config)
         optimizer = create_optimizer(model, config.optim)
         micro = min(env.per_gpu_batch_size or env.batch_size, env.batch_size)
@@ -265,6 +272,7 @@ class Training:
         self._checkpoint = checkpoint.path.relative_to(self.directory).as_posix()
         finite = {name: math.nan if value is None else value for name, value in meta["metrics"].items()}
         self.metrics = {**finite, **state["timing"], "checkpoint": self._checkpoint}
+        self._measured.restore(self.metrics)
 
     def _describe(self, metrics: dict[str, Any]) -> dict[str, Any]:
         """meta.json: enough to use the weights without this program. No times: equal trainings give equal files."""

@@ -99,3 +99,19 @@ def test_user_points_come_after_the_default():
 @pytest.mark.parametrize(("trials", "expected"), [(8, 5), (16, 5), (24, 8), (100, 8)])
 def test_startup_scales_with_the_sweep(trials, expected):
     assert startup_trials(SPACE, trials) == expected
+
+
+@pytest.mark.parametrize("kind", [True, False])
+def test_it_keeps_away_from_what_cannot_be_trained(kind):
+    """A third of the space is out of memory, and looks best otherwise. A failure of another cause says nothing."""
+    space = parse_space({"optim.optim_type": {"choice": ["adamw", "sgd", "lamb"]},
+                         "optim.lr": {"loguniform": [1e-5, 1.0]}})  # fmt: skip
+    seen, chosen = [], []
+    for number in range(40):
+        found = suggest(space, seen, number, seed=0, maximise=True, startup=6).params
+        chosen.append(found["optim.optim_type"])
+        score = -abs(math.log10(found["optim.lr"]) + 2)
+        failed = found["optim.optim_type"] == "lamb"
+        seen.append(Observation(found, [] if failed else [score], failed=failed, barred=failed and kind))
+    late = chosen[15:].count("lamb")
+    assert late <= 4 if kind else late >= 5

@@ -64,3 +64,15 @@ def test_options_without_an_order_are_equally_far_apart():
     same = features(SPACE, encode(SPACE, [params(0.1, "adamw"), params(0.1, "adamw")]))
     assert abs(((rows[0] - rows[1]) ** 2).sum() - 1) < 1e-9
     assert (same[0] == same[1]).all()
+
+
+def test_what_cannot_be_trained_is_bad_in_every_view():
+    seen = [Observation(params(0.1), [0.9, 0.5]), Observation(params(0.2), [0.8]),
+            Observation(params(1.0), [], failed=True, barred=True),
+            Observation(params(0.5), [0.99, 0.99], failed=True, barred=True)]  # fmt: skip
+    evidence = gather(SPACE, seen, True)
+    assert len(evidence.busy) == 0
+    assert max(evidence.score[2:]) < min(evidence.score[:2])
+    late = evidence.at_rung(1)
+    assert list(late.rung) == [1, 0, 0]
+    assert list(late.barred) == [False, True, True]

@@ -1,0 +1,42 @@
+"""What is measured of a model before it is trained, for `constraints` and `objectives` of a sweep file.
+
+constraints: {parameters: 5e6, latency_ms: 20}   # a trial beyond one of them is not trained
+objectives: [parameters]                         # to be small as well, beside a good metric
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from hpo.errors import UsageError, nearest
+
+MEASURES = {
+    "parameters": "weights of the model with its classifier",
+    "latency_ms": "milliseconds for one image, from pixels to outputs, on the trial's device",
+}
+
+
+def parse_constraints(given: Any) -> dict[str, float]:
+    """The largest permitted value of each measure.
+
+    Raises:
+        UsageError: an unknown measure, or a limit that is no number above 0.
+    """
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise UsageError(f"constraints must map {' or '.join(MEASURES)} to its largest value, got {given!r}.")
+    for name, limit in given.items():
+        _check_measure("constraints", name)
+        number = isinstance(limit, (int, float)) and not isinstance(limit, bool)
+        if not number or not 0 < limit < math.inf:
+            raise UsageError(f"constraints.{name} must be a number above 0, got {limit!r}.")
+    return {name: float(limit) for name, limit in given.items()}
+
+
+def _check_measure(where: str, name: Any) -> None:
+    if name not in MEASURES:
+        raise UsageError(f"{where}: nothing measures {name!r}.{nearest(str(name), MEASURES)} Known: "
+                         f"{', '.join(MEASURES)}.")  # fmt: skip
