@@ -17,6 +17,7 @@ hyperparameter_tune_kwargs:            # AutoMM's seven, and one more
   deterministic: 8                     # so many trials at a time, in an order of their own: see hpo.search.lockstep
 points_to_evaluate: [{optimization.learning_rate: 0.01}]
 constraints: {parameters: 5e6}         # see hpo.measures
+objectives: [latency_ms]               # to be small beside the metric, see hpo.measures
 warm_start: [runs/clothing-20261124-7f3a]   # earlier sweeps, see hpo.warmstart
 slurm: {partition: gpu, nodes: 2}      # defaults of the flags of launch/submit.py
 """
@@ -34,7 +35,7 @@ from hpo.bundled import BUNDLED, PlannedData, bundled_directory
 from hpo.data.manifest import DataSummary, describe
 from hpo.errors import UsageError, nearest
 from hpo.layout import SweepDirectory, absolute
-from hpo.measures import parse_constraints
+from hpo.measures import parse_constraints, parse_objectives
 from hpo.modelnames import check_model_name, check_optimizer_name
 from hpo.plugins import ROLES, is_plugin, pickle_name, read_pickle
 from hpo.requirements import check_company, possible_values
@@ -64,6 +65,7 @@ _TOP = (
     "hyperparameter_tune_kwargs",
     "points_to_evaluate",
     "constraints",
+    "objectives",
     "warm_start",
     "slurm",
 )
@@ -84,6 +86,7 @@ class SweepConfig:
     tune: TuneConfig
     points: tuple[Params, ...] = ()
     constraints: Mapping[str, float] = field(default_factory=dict)  # largest values, see hpo.measures
+    objectives: tuple[str, ...] = ()  # measures that are to be small, beside the metric
     slurm: Mapping[str, Any] = field(default_factory=dict)
     train_samples: int = 0
     fingerprint: str = ""  # of the data: equal ones are the same images, labels and splits
@@ -115,6 +118,7 @@ class SweepConfig:
             "tune": vars(self.tune),
             "points": list(self.points),
             "constraints": dict(self.constraints),
+            "objectives": list(self.objectives),
             "slurm": dict(self.slurm),
             "train_samples": self.train_samples,
             "fingerprint": self.fingerprint,
@@ -133,6 +137,7 @@ class SweepConfig:
             seed=self.seed,
             num_to_keep=self.tune.num_to_keep,
             constraints=self.constraints,
+            objectives=self.objectives,
         )
 
     @classmethod
@@ -148,6 +153,7 @@ class SweepConfig:
             tune=TuneConfig(**values["tune"]),
             points=tuple(values["points"]),
             constraints=values.get("constraints", {}),
+            objectives=tuple(values.get("objectives", ())),
             slurm=values["slurm"],
             train_samples=values["train_samples"],
             fingerprint=values.get("fingerprint", ""),
@@ -261,6 +267,7 @@ def build_sweep(
         tune=tune,
         points=tuple(space.complete(point) for point in _points(document.get("points_to_evaluate"))),
         constraints=parse_constraints(document.get("constraints")),
+        objectives=_parse_objectives(document.get("objectives"), tune),
         slurm=slurm,
         train_samples=int(summary.splits.get("train", 0)),
         fingerprint=BUNDLED if isinstance(summary, PlannedData) else summary.fingerprint,
@@ -336,6 +343,21 @@ def parse_metric(name: Any, task: str) -> tuple[str, str]:
     if name not in known:
         raise UsageError(f"metric must be one of {', '.join(known)} for {task}, got {name!r}.{nearest(name, known)}")
     return f"val_{name}", known[name]
+
+
+def _parse_objectives(given: Any, tune: TuneConfig) -> tuple[str, ...]:
+    """Refuses with objectives what looks at the metric alone."""
+    objectives = parse_objectives(given)
+    foreign = next((role for role in ROLES if is_plugin(getattr(tune, role))), "")
+    clash = (
+        f"a {foreign} of Ray Tune's" if foreign
+        else "plateau" if tune.plateau is not None
+        else f"scheduler_init_args.type: {tune.asha_type}" if tune.asha_type != "stopping"
+        else ""
+    )  # fmt: skip
+    if objectives and clash:
+        raise UsageError(f"{clash} looks at the metric alone; leave it out, or leave out objectives.")
+    return objectives
 
 
 def _check_search(space: Space, tune: TuneConfig) -> None:

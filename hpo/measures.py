@@ -7,7 +7,7 @@ objectives: [parameters]                         # to be small as well, beside a
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hpo.errors import UsageError, nearest
@@ -34,6 +34,23 @@ def parse_constraints(given: Any) -> dict[str, float]:
         if not number or not 0 < limit < math.inf:
             raise UsageError(f"constraints.{name} must be a number above 0, got {limit!r}.")
     return {name: float(limit) for name, limit in given.items()}
+
+
+def parse_objectives(given: Any) -> tuple[str, ...]:
+    """The measures that are to be small, beside the metric.
+
+    Raises:
+        UsageError: an unknown measure, or one named twice.
+    """
+    if given is None:
+        return ()
+    if not isinstance(given, Sequence) or isinstance(given, str):
+        raise UsageError(f"objectives must be a list of {' or '.join(MEASURES)}, got {given!r}.")
+    for name in given:
+        _check_measure("objectives", name)
+    if len(set(given)) < len(given):
+        raise UsageError(f"objectives names one twice: {', '.join(given)}; each may be there once.")
+    return tuple(given)
 
 
 def _check_measure(where: str, name: Any) -> None:

@@ -72,6 +72,7 @@ class TrialConfig:
     seed: int = 0
     num_to_keep: int = 3
     constraints: Mapping[str, float] = field(default_factory=dict)  # see hpo.measures
+    objectives: tuple[str, ...] = ()
 
     @classmethod
     def from_flat(cls, values: Mapping[str, Any], **others: Any) -> TrialConfig:

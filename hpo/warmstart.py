@@ -51,7 +51,8 @@ def read_earlier(directories: Sequence[str | Path], resolved: Mapping[str, Any],
 def _comparable(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
     tunes = old.get("tune", {}), new["tune"]
     same_rungs = all(tunes[0].get(key) == tunes[1].get(key) for key in _SAME_TUNE)
-    return bool(new.get("fingerprint")) and same_rungs and all(old.get(key) == new.get(key) for key in _SAME)
+    alone = not new.get("objectives")  # values of the metric alone say nothing of the others
+    return alone and bool(new.get("fingerprint")) and same_rungs and all(old.get(key) == new.get(key) for key in _SAME)
 
 
 def _observations(state: SweepState) -> list[dict[str, Any]]:

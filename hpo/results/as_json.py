@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from hpo.results.front import front
 from hpo.results.read import Results, Row
 
 JSON_VERSION = 1
@@ -18,6 +19,7 @@ def to_json(results: Results, rows: list[Row]) -> dict[str, Any]:
         states      {state: number of trials}; states: completed stopped diverged failed running
                     interrupted promoted paused suggested
         best, default   ids of the best trial and of trial 0, or null
+        objectives      measures that are to be small beside the metric; front: ids of the trials on the Pareto front
         constants   {key: value} that all trials share
         trials      best first, then those without a value: rank (null without), trial, number, state, reason, brief,
                     value, best_epoch, epochs, max_epochs, params, origin, seconds, node,
@@ -39,6 +41,8 @@ def to_json(results: Results, rows: list[Row]) -> dict[str, Any]:
         "num_trials": results.num_trials,
         "status": results.status,
         "states": results.states,
+        "objectives": list(results.objectives),
+        "front": [row.trial for row in front(results)],
         "best": results.best.trial if results.best else None,
         "default": results.default.trial if results.default else None,
         "constants": results.constants,

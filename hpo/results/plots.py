@@ -78,6 +78,25 @@ def plot_trials(results: Results) -> str:
     return _figure("Value of each trial and the best so far", _frame(x, y, "trial", results.metric), body)
 
 
+def plot_front(results: Results, objective: str, ahead: Sequence[Row]) -> str:
+    """Each trial's value by one of its other objectives; those `ahead`, on the Pareto front, are marked."""
+    valued = [(float(cost), row.value, row) for row in results.rows
+              if row.value is not None and (cost := row.metrics.get(objective)) is not None]  # fmt: skip
+    if not valued:
+        return ""
+    costs = [cost for cost, _, _ in valued]
+    margin = 0.05 * (max(costs) - min(costs)) or 0.1 * max(costs) or 0.5
+    x = Axis(min(costs) - margin, max(costs) + margin, _LEFT, _RIGHT)
+    y = value_axis([value for _, value, _ in valued], results.maximise)
+    label = _labels(results)
+    marks = []
+    for cost, value, row in valued:
+        kind, radius = ("best", 5) if row in ahead else (row.state, 3)
+        circle = f'<circle class="{kind}" cx="{x.place(cost):g}" cy="{y.place(value):g}" r="{radius}">'
+        marks.append(f'<a href="#t{escape(row.trial)}" tabindex="-1">{circle}<title>{label(row)}</title></circle></a>')
+    return _figure(f"Value of each trial by its {objective}", _frame(x, y, objective, results.metric), marks)
+
+
 def plot_progress(results: Results) -> str:
     """The best value by the time that attempts had worked; a vertical line where a new attempt took over."""
     if not results.history:

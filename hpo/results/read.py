@@ -89,6 +89,7 @@ class Results:
     last_event_at: float | None = None
     longest_silence: float = 0.0  # seconds between two events while an attempt was at work
     settings: Mapping[str, Any] = field(default_factory=dict)  # resolved.json
+    objectives: Sequence[str] = ()  # to be small, beside the metric
     spans: Sequence[Span] = ()
 
     @property
@@ -167,6 +168,7 @@ def read_results(directory: SweepDirectory) -> Results:
         longest_silence=timeline.longest_silence,
         spans=timeline.spans,
         settings=settings,
+        objectives=settings.get("objectives", ()),
     )
 
 

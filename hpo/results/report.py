@@ -10,11 +10,12 @@ from typing import Any
 
 from hpo.errors import UsageError
 from hpo.layout import SweepDirectory, write_text
+from hpo.results.front import front
 from hpo.results.insight import DRAW, Insight, insight_sections
 from hpo.results.lanes import plot_workers
 from hpo.results.ledger import hours_text, read_ledger
 from hpo.results.page import MARKER, breakable, cell, page, raw_cell, row, section, table, text
-from hpo.results.plots import plot_curves, plot_progress, plot_trials
+from hpo.results.plots import plot_curves, plot_front, plot_progress, plot_trials
 from hpo.results.read import Results, Row, read_results
 from hpo.results.table import best_yaml, epochs_text, summarise
 from hpo.results.wording import count, duration, metric_format, moment, one_line, short, value_text
@@ -141,6 +142,8 @@ def _plots(results: Results) -> str:
         plot_curves: "Each line is a trial; rest the mouse on one to see which.",
     }
     drawn = [(plot(results), caption) for plot, caption in captions.items()]
+    ahead, caption = front(results), "Large dots are the Pareto front: no other trial is better in everything."
+    drawn += [(plot_front(results, objective, ahead), caption) for objective in results.objectives]
     figures = [
         f'<figure class="card">{svg}<figcaption>{caption}</figcaption></figure>' for svg, caption in drawn if svg
     ]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hpo.results.front import cost_text, say_front
 from hpo.results.read import Results, Row
 from hpo.results.select import column as column_of
 from hpo.results.wording import configuration_yaml, count, duration, metric_format, moment, one_line, short, value_text
@@ -32,7 +33,13 @@ class Column:
 
 def summarise(results: Results, now: float) -> list[str]:
     """The sweep in a few sentences. `now`: Unix seconds, to tell for how long a running one has been silent."""
-    sentences = (_say_counts(results), _say_best(results), _say_saved(results), _say_status(results, now))
+    sentences = (
+        _say_counts(results),
+        _say_best(results),
+        say_front(results),
+        _say_saved(results),
+        _say_status(results, now),
+    )
     return [sentence for sentence in sentences if sentence]
 
 
@@ -113,6 +120,7 @@ def trial_columns(results: Results, rows: Sequence[Row]) -> list[Column]:
         Column("#", [str(row.rank or "-") for row in rows], right=True),
         Column("trial", [row.trial for row in rows]),
         Column(results.metric, [write(row.value) for row in rows], right=True),
+        *(Column(name, [cost_text(row, name) for row in rows], right=True) for name in results.objectives),
         Column("state", [row.state for row in rows]),
         Column("epochs", [epochs_text(row) for row in rows], right=True, drop=2),
     ]

@@ -71,8 +71,10 @@ def _verdict(results: Results, row: Row, decision: Event, write: Callable[[float
     said = f"Rung {rung} (epoch {epoch}): {action}, rank {decision['rank']} of {decision['of']}"
     cutoff = f"; to go on it had to beat {write(decision['cutoff'])}" if decision.get("cutoff") is not None else ""
     reduction = results.settings.get("tune", {}).get("reduction_factor")
-    rule = f" (the best 1/{reduction} go on)" if reduction and cutoff else ""
-    if decision["action"] == "continue" and not cutoff and not at_end:
+    rule = f" (the best 1/{reduction} go on)" if reduction and (cutoff or results.objectives) else ""
+    if results.objectives:
+        cutoff = f" by how many are better in all of {', '.join([results.metric, *results.objectives])}"
+    elif decision["action"] == "continue" and not cutoff and not at_end:
         cutoff = "; too few had come to stop any"
     return [f"{said}{cutoff}{rule}.", *_company(results, row, decision, write)]
 

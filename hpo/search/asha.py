@@ -19,6 +19,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
+from hpo.search.front import FrontRung
+
 
 @dataclass(frozen=True)
 class Decision:
@@ -82,13 +84,15 @@ class Rung:
 class Rungs:
     """All rungs of a sweep. `judge` and `next_promotion` look; `enter` and `release` are the fold of the journal."""
 
-    def __init__(self, shares: Sequence[Fraction], reduction: int, maximise: bool) -> None:
+    def __init__(self, shares: Sequence[Fraction], reduction: int, maximise: bool, fronts: bool = False) -> None:
+        """`fronts`: trials come with costs, and are judged by who dominates whom (stopping only)."""
         self.shares, self.reduction = shares, reduction
         self._sign = -1.0 if maximise else 1.0
         self._rungs = [Rung(reduction) for _ in shares]
+        self._fronts = [FrontRung() for _ in shares] if fronts else []
         self._at: dict[str, tuple[int, Place]] = {}  # trial -> the highest rung it reached, and its place there
 
-    def judge(self, rung: int, value: float | None, pause: bool) -> Decision:
+    def judge(self, rung: int, value: float | None, pause: bool, costs: Sequence[float] = ()) -> Decision:
         """What becomes of a trial that arrives at `rung` with `value`; None, NaN and infinities are worst of all.
 
         With `pause` who is not among the best waits. Without, the first `reduction - 1` go on unjudged.
@@ -96,6 +100,8 @@ class Rungs:
         here = self._rungs[rung]
         place = self._place(rung, value)
         rank, of, cutoff = here.judge(place)
+        if self._fronts:
+            (rank, of), cutoff = self._fronts[rung].judge((place[0], *costs)), None
         if not math.isfinite(place[0]):
             action = "stop"
         elif rank <= of // self.reduction or (of < self.reduction and not pause):
@@ -104,9 +110,11 @@ class Rungs:
             action = "pause" if pause else "stop"
         return Decision(action, rank, of, self._value(cutoff))
 
-    def enter(self, rung: int, trial: str, value: float | None, action: str) -> None:
+    def enter(self, rung: int, trial: str, value: float | None, action: str, costs: Sequence[float] = ()) -> None:
         """`trial` has arrived at `rung`, and `action` was decided."""
         here, place = self._rungs[rung], self._place(rung, value)
+        if self._fronts:
+            self._fronts[rung].enter((place[0], *costs))
         bisect.insort(here.places, place)
         self._at[trial] = rung, place
         if action == "pause":

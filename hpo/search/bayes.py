@@ -24,6 +24,7 @@ from itertools import chain, islice, repeat
 import numpy as np
 
 from hpo.search.evidence import Evidence, Observation, decode, encode, features, gather
+from hpo.search.front import draw_weights
 from hpo.search.gaussian import GaussianProcess
 from hpo.search.parzen import Parzen
 from hpo.space import Params, Space
@@ -67,9 +68,11 @@ def suggest(
     startup: int,
     points: Sequence[Params] = (),
     model: bool = True,
+    objectives: int = 1,
 ) -> Suggestion:
     """Suggestion `number` (from 0) given all earlier ones in their order: the default, then the person's points, then
-    random ones until `startup` trials have a value, then the models'."""
+    random ones until `startup` trials have a value, then the models'. With several `objectives` each looks at another
+    weighting of them."""
     if number == 0:
         return Suggestion(space.default(), "default")
     if number <= len(points):
@@ -85,8 +88,8 @@ def suggest(
         drawn = (space.sample(rng) for _ in repeat(None))
         endless = math.isinf(space.size)  # no draw comes twice: the cost need not grow with the sweep
         return Suggestion(next(drawn) if endless else _untried(space, seen, drawn), "random")
-    evidence = gather(space, seen, maximise)
     dice = np.random.default_rng(suggestion_seed(seed, number))
+    evidence = gather(space, seen, maximise, draw_weights(objectives, dice) if objectives > 1 else None)
     rung = _enough(evidence) if dice.random() < 0.5 else 0
     view = evidence.at_rung(rung)
     if dice.random() < 0.5:

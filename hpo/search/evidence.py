@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hpo.search.front import weigh
 from hpo.space import Choice, Dimension, Params, Space
 
 
@@ -26,6 +27,7 @@ class Observation:
     values: Sequence[float | None]
     failed: bool = False  # out of the running without a value: neither good nor bad is known
     barred: bool = False  # it cannot be trained, whatever values it had: as bad as any
+    costs: tuple[float, ...] = ()  # of the objectives beside the metric, less is better
 
 
 @dataclass(frozen=True)
@@ -47,16 +49,25 @@ class Evidence:
         return Evidence(self.points[kept], self.score[kept], self.rung[kept], self.busy, params, self.barred[kept])
 
 
-def gather(space: Space, seen: Sequence[Observation], maximise: bool) -> Evidence:
-    """The evidence of all trials so far."""
+def gather(space: Space, seen: Sequence[Observation], maximise: bool, weights: np.ndarray | None = None) -> Evidence:
+    """The evidence of all trials so far. `weights`: of the metric and of each of their costs, where there are any."""
     valued = [observation for observation in seen if observation.values or observation.barred]
     waiting = [observation.params for observation in seen if not observation.values and not observation.failed]
     params = [observation.params for observation in valued]
     values = [[None] if observation.barred else observation.values for observation in valued]
     rung, barred = np.array([len(v) - 1 for v in values], int), np.array([o.barred for o in valued], bool)
-    return Evidence(
-        encode(space, params), _scores(values, rung, maximise), rung, encode(space, waiting), params, barred
-    )
+    score = _scores(values, rung, maximise)
+    if weights is not None:
+        score = _weighed(score, [() if o.barred else o.costs for o in valued], weights)
+    return Evidence(encode(space, params), score, rung, encode(space, waiting), params, barred)
+
+
+def _weighed(score: np.ndarray, costs: Sequence[tuple[float, ...]], weights: np.ndarray) -> np.ndarray:
+    """Scores of another kind: of the metric's, turned back to ranks, and the ranks of the costs, weighed together."""
+    n = len(score)
+    known = np.array([own or (math.inf,) * (len(weights) - 1) for own in costs]).reshape(n, len(weights) - 1)
+    ranks = [np.exp(-score), *(_ranks(column) / (n + 1) for column in known.T)]
+    return -np.log(_ranks(weigh(np.stack(ranks, 1), weights)) / (n + 1))
 
 
 def _scores(known: Sequence[Sequence[float | None]], rung: np.ndarray, maximise: bool) -> np.ndarray:

@@ -9,6 +9,7 @@ leftover     what is to be said of one that still waits when the sweep ends
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -32,20 +33,25 @@ class Scheduler:
         tune = config.tune
         self._config, self._asha = config, tune.scheduler == "ASHA"
         self._shares = place_rungs(config.max_epochs, tune.reduction_factor, warmup_epochs(config), tune.grace_period)
-        self._rungs = Rungs(self._shares, tune.reduction_factor, config.mode == "max")
+        self._rungs = Rungs(self._shares, tune.reduction_factor, config.mode == "max", bool(config.objectives))
         self._costs = Costs()
         self.observed: dict[str, list[float | None]] = {}
+        self.costs: dict[str, tuple[float, ...]] = {}  # trial -> the objectives beside the metric
 
     def fold(self, event: Event) -> None:
         """Takes in one event of the journal, at a cost that does not grow with the journal."""
         kind = event["type"]
         if kind == "decided":
             self.observed.setdefault(event["trial"], []).append(event["value"])
-            self._rungs.enter(event["rung"] - 1, event["trial"], event["value"], event["action"])
+            trial = event["trial"]
+            self._rungs.enter(event["rung"] - 1, trial, event["value"], event["action"], self.costs.get(trial, ()))
         elif kind in ("reviewed", "finished"):
             self._rungs.release(event["trial"])
         elif kind == "reported":
             self._costs.fold(event)
+            if self._config.objectives and event["trial"] not in self.costs:
+                found = (event["metrics"].get(name) for name in self._config.objectives)
+                self.costs[event["trial"]] = tuple(math.inf if cost is None else cost for cost in found)
 
     def arrivals(self, trial: Trial) -> Iterator[Verdict]:
         """A verdict for each rung that `trial` has reached and was not judged at, up to the first that holds it up.
@@ -63,7 +69,7 @@ class Scheduler:
                 return
             value = None if diverged else self._value_until(trial, epochs[rung])
             pause = not trial.end and rung + 1 < len(epochs) and self._pauses(epochs[rung + 1] - epochs[rung])
-            decision = self._rungs.judge(rung, value, pause)
+            decision = self._rungs.judge(rung, value, pause, self.costs.get(trial.id, ()))
             if not self._asha and value is not None:
                 decision = dataclasses.replace(decision, action="continue")
             yield _verdict(trial.id, min(reached, epochs[rung]), rung + 1, value, decision)

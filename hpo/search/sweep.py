@@ -199,6 +199,10 @@ class Sweep:
         if event["type"] == "suggested":  # the list of its values is the scheduler's own, and grows there
             self._places[event["trial"]] = len(self._seen)
             self._seen.append(Observation(event["params"], self._scheduler.observed.setdefault(event["trial"], [])))
+        elif event["type"] == "reported" and self.config.objectives:
+            place = self._places[event["trial"]]
+            if not self._seen[place].costs:
+                self._seen[place] = dataclasses.replace(self._seen[place], costs=self._scheduler.costs[event["trial"]])
         elif event["type"] == "finished" and event["state"] == "failed":
             place, trial = self._places[event["trial"]], self.state.trials[event["trial"]]
             barred = bool(trial.failures) and trial.failures[-1]["kind"] in LEARNT
@@ -235,6 +239,7 @@ class Sweep:
             startup=tune.startup_trials or startup_trials(self.config.space, self._first_num_trials),
             points=[*self.config.points, *(point["params"] for point in earlier)],
             model=tune.searcher == "bayes",
+            objectives=1 + len(self.config.objectives),
         )
 
     def _promote(self, last: bool = False) -> Trial | None:

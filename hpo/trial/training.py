@@ -166,7 +166,9 @@ class Training:
             )
         self._store = Store(self.directory / "checkpoint", config.num_to_keep, config.mode)
         resumed = self._store.newest()
-        self._measured = Measurements(config.constraints, config.constraints if resumed is None else {})
+        self._measured = Measurements(
+            {*config.constraints, *config.objectives}, config.constraints if resumed is None else {}
+        )
         self._compute = self._build(accelerator, choose_image_size(config.model, train), resumed is None)
         policies = create_policies(config.model, self._feed)
         self._augmentation = Augmentation.of(config.model, config.seed, policies)

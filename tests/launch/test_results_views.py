@@ -13,9 +13,11 @@ from typing import Any
 
 import pytest
 
+from hpo.records import Journal
 from hpo.results.ledger import read_ledger
 from hpo.results.live import live_lines
 from hpo.results.read import open_results, read_results
+from hpo.results.report import write_report
 from launch.results import main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -207,3 +209,25 @@ def test_a_moved_read_only_copy_says_the_same_in_every_view(all_fates: Path, tmp
     copy = shutil.copytree(all_fates, tmp_path / "copy")
     for view in (("best",), ("why", "2"), ("failures",), ("--csv",), ("--sort", "lr")):
         assert show(copy, *view) == show(all_fates, *view)
+
+
+def test_the_front_of_several_objectives(all_fates: Path, show: Show) -> None:
+    path, settings = all_fates, json.loads((all_fates / "resolved.json").read_text())
+    (path / "resolved.json").write_text(json.dumps({**settings, "objectives": ["cost"]}))
+    journal = Journal(path / "journal.jsonl")
+    for number, accuracy, cost in ((6, 0.7, 2048.0), (7, 0.6, 4096.0), (8, 0.2, 1.5)):
+        trial = f"{number:04d}"
+        journal.append("suggested", trial=trial, number=number, params={"optim.lr": 0.01}, origin="random")
+        journal.append("reported", trial=trial, attempt="a1", epoch=1, metrics={"val_accuracy": accuracy, "cost": cost})
+        journal.append("decided", trial=trial, epoch=1, rung=1, action="continue", value=accuracy, cutoff=None, rank=2,
+                       of=4)  # fmt: skip
+    journal.close()
+    output = show(path)[1]
+    assert "Pareto front of val_accuracy, cost: 0006 (0.7000, 2048); 0008 (0.2000, 1.5)." in output
+    assert "best 1/3 go on" in show(path, "why", "7")[1]
+    assert "by how many are better in all of val_accuracy, cost" in show(path, "why", "7")[1]
+    document = json.loads(show(path, "--json")[1])
+    assert (document["front"], document["objectives"]) == (["0006", "0008"], ["cost"])
+    page = write_report(open_results(path)).read_text()
+    assert "Value of each trial by its cost" in page
+    assert page.count("Pareto front") == 2
