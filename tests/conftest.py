@@ -29,6 +29,11 @@ _ENABLE = "to enable them, as root on Debian or Ubuntu: tests/slurm_cluster/inst
 _passed = pytest.StashKey[bool]()
 
 
+def pytest_configure() -> None:
+    """One thread for whatever trains: on a busy core threads wait for each other, ten times as long as they work."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Fast ones first, then those that start Ray, then those on SLURM. Whoever uses the cluster is marked so."""

@@ -36,12 +36,6 @@ def extract(folder, per_class=24, classes=CLASSES):
     return pd.DataFrame(rows, columns=["image", "label"])
 
 
-@pytest.fixture(autouse=True)
-def _one_thread(monkeypatch):
-    """Threads of several trials on few cores wait for each other more than they work."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-
-
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory):
     """72 photographs of three classes; nobody changes them."""
@@ -68,7 +62,6 @@ def fitted(tmp_path_factory, split):
     folder = tmp_path_factory.mktemp("fitted")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setenv("OMP_NUM_THREADS", "1")
         predictor = MultiModalPredictor(label="label", path=folder / "run", verbosity=0)
         assert predictor.fit(split[0], hyperparameters=SMALL, holdout_frac=0.25) is predictor
     return predictor
