@@ -18,6 +18,8 @@ class PlannedData:
     task: str = "classification"
     splits: dict[str, int] = field(default_factory=lambda: {"train": 3068, "validation": 341, "test": 372})
     columns: None = None
+    num_classes: int = 10
+    image_size: tuple[int, int] = (64, 64)
 
 
 def bundled_directory(runs: Path) -> Path:

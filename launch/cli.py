@@ -7,6 +7,7 @@ import sys
 
 _COMMANDS = {
     "submit": "submit a sweep to SLURM, or run it here",
+    "check": "find what would go wrong with a sweep, before it waits in a queue",
     "prepare": "make shards of images",
     "prefetch": "fetch the pretrained weights of a sweep's models",
     "results": "show what a sweep has found",

@@ -25,8 +25,9 @@ import argparse
 import json
 import os
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
+from hpo.check.preflight import check_before
 from hpo.cluster.request import SlurmRequest
 from hpo.cluster.terms import Terms, check_terms
 from hpo.config import SLURM_KEYS, TERM_KEYS, load_sweep
@@ -68,6 +69,7 @@ def _begin(arguments: argparse.Namespace, flags: SlurmRequest, terms: Terms) -> 
     check_weights(config.space, f"{script('prefetch.py')} {path}", may_download=not is_offline(usual=not local))
     if local:  # what the sweep file says of SLURM is for SLURM
         check_terms(terms, "local", None)
+        check_before(config, run, None, say, arguments.no_check)
         return run_here(stage_sweep(config, run, "local", asdict(flags), terms.to_json()), config)
     terms = Terms.from_words(config.slurm).merged(terms)
     request = SlurmRequest.from_words(config.slurm).merged(flags)
@@ -77,6 +79,7 @@ def _begin(arguments: argparse.Namespace, flags: SlurmRequest, terms: Terms) -> 
         return 0
     request, head = complete(request, terms)
     check_terms(terms, "slurm", request.gpus_per_node)
+    check_before(config, run, replace(request, nodes=1) if head else request, say, arguments.no_check)
     if arguments.dry_run:
         print_scripts(SweepDirectory(run), request, head, config.name)
         return 0
@@ -152,6 +155,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="N trials at a time that wait for each other, so that the search goes the same way however fast they are",
     )
+    what.add_argument("--no-check", action="store_true", help="skip what check.py looks at; sbatch itself still judges")
     what.add_argument("--dry-run", action="store_true", help="print the batch script; write and submit nothing")
     what.add_argument("--runs-dir", metavar="DIR", help="where sweeps go; default: $SLURMTUNE_RUNS, else ./runs")
     what.add_argument("--run-dir", metavar="DIR", help="exactly this directory, which must not exist")

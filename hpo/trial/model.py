@@ -54,10 +54,13 @@ def choose_image_size(config: ModelConfig, shards: ShardSet) -> int:
     Raises:
         TrialError: timm has no such model.
     """
-    if config.image_size:
-        return config.image_size
-    if shards.image_shape:
-        return min(shards.image_shape[:2])
+    return image_size_of(config, min(shards.image_shape[:2]) if shards.image_shape else None)
+
+
+def image_size_of(config: ModelConfig, side: int | None) -> int:
+    """As choose_image_size; `side`: of raw shards, None where images are encoded."""
+    if config.image_size or side:
+        return config.image_size or int(side or 0)
     cfg = _get_cfg(config.checkpoint_name)
     return cfg.input_size[-1] if cfg else 224
 

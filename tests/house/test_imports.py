@@ -27,6 +27,18 @@ ALLOWED = {  # room -> packages from outside, rooms of ours
         {"hpo", "hpo.data", "hpo.results", "hpo.trial", "hpo.predictor.metrics", "hpo.export"},
     ),
     "hpo/cluster": ({"ray", "submitit"}, {"hpo", "hpo.data", "hpo.results", "hpo.search", "hpo.cluster"}),
+    "hpo/check": (
+        {"torch"},
+        {
+            "hpo",
+            "hpo.data.manifest",
+            "hpo.search.asha",
+            "hpo.search.scheduler",
+            "hpo.cluster.request",
+            "hpo.trial",
+            "hpo.check",
+        },
+    ),
     "hpo/predictor": (
         {"numpy"},
         {
@@ -42,7 +54,7 @@ ALLOWED = {  # room -> packages from outside, rooms of ours
             "hpo.predictor",
         },
     ),
-    "launch": (set(), {"hpo", "hpo.data", "hpo.results", "hpo.cluster", "hpo.search.plugins", "launch"}),
+    "launch": (set(), {"hpo", "hpo.check", "hpo.data", "hpo.results", "hpo.cluster", "hpo.search.plugins", "launch"}),
 }
 
 
@@ -84,6 +96,7 @@ LATE = {  # room or file -> what it may import inside functions only
     "launch/retrain.py": ("hpo.export",),
     "launch/evaluate.py": ("hpo.export", "numpy"),
     "launch/report.py": ("hpo.search.figures",),
+    "hpo/check/dataset.py": ("hpo.data",),  # to read every byte, where that is asked for
     "hpo/config.py": ("ruamel.yaml",),  # 40 ms: for who reads a sweep file only
 }
 
@@ -158,6 +171,7 @@ HEAVY = ("ray", "torch", "timm", "optuna", "pandas", "accelerate")
     ("script", "absent"),
     [
         ("submit.py", HEAVY),
+        ("check.py", HEAVY),
         ("prepare.py", HEAVY),
         ("prefetch.py", HEAVY),
         ("results.py", (*HEAVY, "numpy", "submitit", "h5py", "ruamel.yaml")),

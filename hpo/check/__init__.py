@@ -1,0 +1,12 @@
+"""The check room: what can be said against a sweep before anything is submitted, in seconds, on the login node.
+
+preflight   all checks in their order: what check.py shows and submit.py heeds
+findings    what was found, and which of it forbids to submit
+settings    searcher, rungs, batches, metric: of the sweep file alone
+dataset     the data: whole, readable, visible to jobs          storage   the sweep's directory: writable, with room
+site        partition, account, QoS, GPUs, time, by SLURM's own answers (controller)
+corners     which kinds of model the space can ask for, and how often
+models      can each be built? asks build, a process with torch, and remembers (cache)
+
+Standard library only; build alone imports torch.
+"""
