@@ -35,7 +35,7 @@ from hpo.bundled import BUNDLED, PlannedData, bundled_directory
 from hpo.data.manifest import DataSummary, describe
 from hpo.errors import UsageError, nearest
 from hpo.layout import SweepDirectory, absolute
-from hpo.measures import parse_constraints, parse_objectives
+from hpo.measures import check_measured, parse_constraints, parse_objectives
 from hpo.modelnames import check_model_name, check_optimizer_name
 from hpo.plugins import ROLES, is_plugin, pickle_name, read_pickle
 from hpo.requirements import check_company, possible_values
@@ -267,7 +267,7 @@ def build_sweep(
         tune=tune,
         points=tuple(space.complete(point) for point in _points(document.get("points_to_evaluate"))),
         constraints=parse_constraints(document.get("constraints")),
-        objectives=_parse_objectives(document.get("objectives"), tune),
+        objectives=parse_objectives(document.get("objectives")),
         slurm=slurm,
         train_samples=int(summary.splits.get("train", 0)),
         fingerprint=BUNDLED if isinstance(summary, PlannedData) else summary.fingerprint,
@@ -276,6 +276,7 @@ def build_sweep(
         source=text,
         attachments=_read_attachments(tune, base) if attachments is None else attachments,
     )
+    check_measured(config.constraints, config.objectives, tune)
     return _warm_start(config, document.get("warm_start"), base)
 
 
@@ -343,21 +344,6 @@ def parse_metric(name: Any, task: str) -> tuple[str, str]:
     if name not in known:
         raise UsageError(f"metric must be one of {', '.join(known)} for {task}, got {name!r}.{nearest(name, known)}")
     return f"val_{name}", known[name]
-
-
-def _parse_objectives(given: Any, tune: TuneConfig) -> tuple[str, ...]:
-    """Refuses with objectives what looks at the metric alone."""
-    objectives = parse_objectives(given)
-    foreign = next((role for role in ROLES if is_plugin(getattr(tune, role))), "")
-    clash = (
-        f"a {foreign} of Ray Tune's" if foreign
-        else "plateau" if tune.plateau is not None
-        else f"scheduler_init_args.type: {tune.asha_type}" if tune.asha_type != "stopping"
-        else ""
-    )  # fmt: skip
-    if objectives and clash:
-        raise UsageError(f"{clash} looks at the metric alone; leave it out, or leave out objectives.")
-    return objectives
 
 
 def _check_search(space: Space, tune: TuneConfig) -> None:

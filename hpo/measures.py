@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hpo.errors import UsageError, nearest
+from hpo.plugins import ROLES, is_plugin
+from hpo.tuneconfig import TuneConfig
 
 MEASURES = {
     "parameters": "weights of the model with its classifier",
@@ -51,6 +53,28 @@ def parse_objectives(given: Any) -> tuple[str, ...]:
     if len(set(given)) < len(given):
         raise UsageError(f"objectives names one twice: {', '.join(given)}; each may be there once.")
     return tuple(given)
+
+
+def check_measured(constraints: Mapping[str, float], objectives: Sequence[str], tune: TuneConfig) -> None:
+    """Refuses beside them what looks at the metric alone, and times in a sweep that is to go the same way again.
+
+    Raises:
+        UsageError: there is such a key.
+    """
+    foreign = next((role for role in ROLES if is_plugin(getattr(tune, role))), "")
+    clash = (
+        f"a {foreign} of Ray Tune's" if foreign
+        else "plateau" if tune.plateau is not None
+        else f"scheduler_init_args.type: {tune.asha_type}" if tune.asha_type != "stopping"
+        else ""
+    )  # fmt: skip
+    if objectives and clash:
+        raise UsageError(f"{clash} looks at the metric alone; leave it out, or leave out objectives.")
+    if tune.deterministic and "latency_ms" in (*constraints, *objectives):
+        raise UsageError(
+            f"deterministic: {tune.deterministic} cannot be with latency_ms, which is another at each measurement; "
+            "leave out one of them."
+        )
 
 
 def _check_measure(where: str, name: Any) -> None:

@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +31,20 @@ def run_one(method: str, task: Task, seed: int, workers: int) -> dict[str, Any]:
     first = task.sample(np.random.default_rng([seed, 12345]))
     tuner = make_tuner(method, task, seed, first, workers)
     began = time.process_time()
-    outcome = simulate(tuner, task, workers, TRAININGS[workers])
-    if hasattr(tuner, "close"):
-        tuner.close()
     about = {"method": method, "task": task.name, "seed": seed, "workers": workers}
+    try:
+        outcome = simulate(tuner, task, workers, TRAININGS[workers])
+    except Exception as problem:  # noqa: BLE001  a peer's own error ends its run, which the table then counts
+        return {**about, "failed": f"{type(problem).__name__}: {problem} ({_place(problem)})"}
+    finally:
+        if hasattr(tuner, "close"):
+            tuner.close()
     return {**about, **vars(outcome), "cpu_s": round(time.process_time() - began, 2)}
+
+
+def _place(problem: Exception) -> str:
+    last = traceback.extract_tb(problem.__traceback__)[-1]
+    return f"{Path(last.filename).name}:{last.lineno}"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -66,7 +76,8 @@ def _run_missing(path: Path, method: str, tasks: tuple[Task, ...], seed: int, wo
         with path.open("a") as stream:
             stream.write(json.dumps(line) + "\n")
         about = f"{method} {task.name} seed {seed} x{workers}"
-        sys.stderr.write(f"{about}: {line['steps'][-1:]} {line['trials']} trials, {line['cpu_s']} s\n")
+        said = line.get("failed") or f"{line['steps'][-1:]} {line['trials']} trials, {line['cpu_s']} s"
+        sys.stderr.write(f"{about}: {said}\n")
 
 
 if __name__ == "__main__":

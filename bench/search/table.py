@@ -32,6 +32,14 @@ def read_runs(folder: Path, workers: int) -> list[Run]:
     return [run for run in runs if run["workers"] == workers]
 
 
+def count_failed(runs: list[Run]) -> str:
+    """Runs that ended in an error of the peer's own, in words."""
+    failed = [run for run in runs if "failed" in run]
+    words = {f"{run['method']}: {sum(r['method'] == run['method'] for r in failed)} runs, {run['failed']}"
+             for run in failed}  # fmt: skip
+    return "".join(f"\nLeft out, as they failed: {line}\n" for line in sorted(words))
+
+
 def regret_at(run: Run, budget: float, best: float, usual: float) -> float:
     errors = [error for spent, error in run["steps"] if spent <= budget]
     return min((errors[-1] - best) / (usual - best), _NOTHING) if errors else _NOTHING
@@ -168,11 +176,12 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     scales = json.loads(Path(__file__).with_name("scales.json").read_text())
     chosen = {name: (s["best"], s["usual"]) for name, s in scales.items() if s["split"] == options.split}
-    runs = [run for run in read_runs(options.results, options.workers) if run["seed"] < options.seeds]
+    every = [run for run in read_runs(options.results, options.workers) if run["seed"] < options.seeds]
+    runs = [run for run in every if "failed" not in run]
     table = Table(runs, chosen, options.workers)
     tasks = sorted(set(chosen) & {task for task in table.values[options.ours]})
     head = f"{len(tasks)} tasks ({options.split}), {options.workers} workers"
-    sys.stdout.write(f"{head}\n\n{write_table(table, tasks, options.ours)}\n")
+    sys.stdout.write(f"{head}\n\n{write_table(table, tasks, options.ours)}\n{count_failed(every)}")
     return 0
 
 

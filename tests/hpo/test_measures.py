@@ -46,13 +46,14 @@ def test_objectives_are_measures_named_once():
 @pytest.mark.parametrize(
     ("tune", "words"),
     [
+        ({"deterministic": 4}, "deterministic: 4 cannot be with latency_ms"),
         ({"plateau": 3}, "plateau looks at the metric alone"),
         ({"scheduler_init_args": {"type": "promotion"}}, "scheduler_init_args.type: promotion looks at"),
         ({"searcher": {"class": "ray.tune.search.optuna.OptunaSearch"}}, "a searcher of Ray Tune's looks at"),
     ],
 )
 def test_what_looks_at_the_metric_alone_is_refused_beside_objectives(tmp_path, tune, words):
-    document = {"data": "bundled:clothing", "objectives": ["parameters"], "hyperparameter_tune_kwargs": tune,
+    document = {"data": "bundled:clothing", "objectives": ["latency_ms"], "hyperparameter_tune_kwargs": tune,
                 "hyperparameters": {"optim.lr": {"loguniform": [1e-4, 1e-1]}}}  # fmt: skip
     with pytest.raises(UsageError) as caught:
         build_sweep(document, tmp_path, "", tmp_path, "s")
