@@ -31,15 +31,17 @@ def space_of(task: Task, default: dict[str, Any]) -> Space:
 
 
 class Ours:
-    """`default` is the first point: for a fair start a random one, as peers have it."""
+    """`default` is the first point: for a fair start a random one, as peers have it. `earlier`: see hpo.warmstart."""
 
-    def __init__(self, task: Task, seed: int, default: dict[str, Any], **tune: Any) -> None:
-        self._task = task
-        self._folder = Path(tempfile.mkdtemp(dir="/dev/shm"))
-        self._journal = Journal(self._folder / "journal.jsonl")
+    def __init__(
+        self, task: Task, seed: int, default: dict[str, Any], earlier: dict[str, Any] | None = None, **tune: Any
+    ) -> None:
+        self.task = task
+        self.folder = Path(tempfile.mkdtemp(dir="/dev/shm"))
+        self._journal = Journal(self.folder / "journal.jsonl")
         config = SweepConfig(
             name=task.name, data=Path("none"), task="classification", metric="error", mode="min", seed=seed,
-            space=space_of(task, default), tune=TuneConfig(num_trials=_WITHOUT_END, **tune),
+            space=space_of(task, default), tune=TuneConfig(num_trials=_WITHOUT_END, **tune), earlier=earlier or {},
         )  # fmt: skip
         self.sweep = Sweep(config, self._journal, "simulated")
         self.sweep.start_attempt(job="", host="simulated", nodes=1)
@@ -49,8 +51,8 @@ class Ours:
         if trial is None:
             return None
         self.sweep.start_trial(trial.id, "simulated")
-        config = {name if name != _EPOCHS else self._task.epochs_knob: v for name, v in trial.params.items()}
-        return Job(trial.id, config, self._task.max_epochs)
+        config = {name if name != _EPOCHS else self.task.epochs_knob: v for name, v in trial.params.items()}
+        return Job(trial.id, config, self.task.max_epochs)
 
     def tell(self, key: str, epoch: int, error: float, seconds: float) -> bool:
         return self.sweep.report(key, epoch, {"error": error, "seconds": seconds})
@@ -60,4 +62,4 @@ class Ours:
 
     def close(self) -> None:
         self._journal.close()
-        shutil.rmtree(self._folder)
+        shutil.rmtree(self.folder)
