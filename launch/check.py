@@ -3,7 +3,8 @@
 python launch/check.py SWEEP.yaml --partition gpu --nodes 2        # the flags are submit.py's
 python launch/check.py SWEEP.yaml --cluster local
 python launch/check.py SWEEP.yaml --deep                           # reads every byte of the data
-python launch/check.py SWEEP.yaml --json
+python launch/check.py SWEEP.yaml --cluster local --price          # what it will cost, measured on this machine
+python launch/check.py SWEEP.yaml --partition gpu --probe --by 2026-11-25T08:00   # measured in a short job
 """
 
 from __future__ import annotations
@@ -20,20 +21,24 @@ if __package__ in (None, ""):  # run as a file: Python put launch/ on the path, 
 import argparse
 import json
 import os
+import time
 from dataclasses import replace
 
 from hpo.check.findings import TOPICS, Finding, Findings
 from hpo.check.preflight import check_sweep
-from hpo.cluster.request import SlurmRequest
+from hpo.check.site import gpu_count
+from hpo.cluster.request import SlurmRequest, check_whole
 from hpo.cluster.terms import Terms
 from hpo.config import SLURM_KEYS, TERM_KEYS, SweepConfig, load_sweep
 from hpo.errors import UsageError
 from hpo.layout import absolute
+from hpo.price.page import price_json, price_lines
+from hpo.price.quote import Quote, find_place, parse_by, quote_sweep
 from hpo.staging import name_run
 from hpo.weights import check_weights, is_offline
 from launch import submit
 from launch.starting import complete, script
-from launch.terminal import colour, command
+from launch.terminal import colour, command, say
 
 _COLOURS = {"error": "31", "warning": "33", "ok": "32"}
 
@@ -50,25 +55,48 @@ def main(argv: list[str] | None = None) -> int:
     path = submit._find_sweep(arguments.sweep)
     config = load_sweep(path, submit._overrides(arguments), runs)
     run = absolute(arguments.run_dir) if arguments.run_dir else name_run(runs, config.name)
-    on_slurm, request, findings = arguments.cluster != "local", None, Findings()
+    on_slurm, findings = arguments.cluster != "local", Findings()
+    request = pool = None
     if on_slurm:
         with findings.on("site"):
-            request = _request(arguments, config)
+            request, pool = _request(arguments, config)
     with findings.on("models"):
         remedy, downloads = f"{script('prefetch.py')} {path}", not is_offline(usual=on_slurm)
         check_weights(config.space, remedy, may_download=downloads)
-    check_sweep(config, run, request, findings, on_slurm=on_slurm, deep=arguments.deep)
-    _show(findings, arguments.json)
+    one_job = replace(request, nodes=1) if request and pool else request  # each job of a pool is of one host
+    check_sweep(config, run, one_job, findings, on_slurm=on_slurm, deep=arguments.deep)
+    quote = None
+    if not findings.errors and (arguments.price or arguments.probe or arguments.by):
+        quote = _quote(arguments, config, request, runs)
+    _show(findings, quote, arguments.json)
     return findings.exit_code
 
 
-def _request(arguments: argparse.Namespace, config: SweepConfig) -> SlurmRequest:
-    """What submit.py would ask SLURM for."""
+def _request(arguments: argparse.Namespace, config: SweepConfig) -> tuple[SlurmRequest, bool]:
+    """What submit.py would ask SLURM for, and whether as a pool."""
     flags = SlurmRequest.from_words({key: getattr(arguments, key) for key in SLURM_KEYS})
     terms = Terms.from_words({key: getattr(arguments, key) for key in TERM_KEYS})
     wanted = SlurmRequest.from_words(config.slurm).merged(flags), Terms.from_words(config.slurm).merged(terms)
     request, head = complete(*wanted)
-    return replace(request, nodes=1) if head else request  # each job of a pool is of one host
+    return request, head is not None
+
+
+def _quote(arguments: argparse.Namespace, config: SweepConfig, request: SlurmRequest | None, runs: Path) -> Quote:
+    """Raises: see hpo.price.quote.quote_sweep; UsageError also where --probe has no SLURM to go to."""
+    if arguments.probe and request is None:
+        raise UsageError("--probe measures in a SLURM job; without one --price measures on this machine.")
+    now = time.time()
+    by = parse_by(arguments.by, now) if arguments.by else None
+    if request is None:
+        from hpo.cluster.submission import count_local_gpus
+
+        cpus, gpus = len(os.sched_getaffinity(0)), count_local_gpus()
+    else:
+        cpus, gpus = request.cpus_per_task or 1, gpu_count(request)
+    place = find_place(config, request, cpus, gpus)
+    probe = runs / f".probe-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}" if arguments.probe else None
+    most = check_whole("most_nodes", arguments.most_nodes, 1) if request else 1
+    return quote_sweep(config, place, (cpus, gpus), probe=probe, by=by, most=most, say=say)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -83,17 +111,26 @@ def _parser() -> argparse.ArgumentParser:
         conflict_handler="resolve",
     )
     parser.add_argument("--deep", action="store_true", help="read every byte of the data, as prepare.py --check does")
-    parser.add_argument("--json", action="store_true", help="the findings as JSON")
+    parser.add_argument("--json", action="store_true", help="the findings, and the price, as JSON")
+    price = parser.add_argument_group("what it will cost")
+    price.add_argument(
+        "--price", action="store_true", help="measure what is not known yet, here, and simulate the sweep"
+    )
+    price.add_argument("--probe", action="store_true", help="measure in a short SLURM job on one GPU of the partition")
+    price.add_argument("--by", metavar="WHEN", help="find the number of hosts: 2026-11-25T08:00, or 6:00:00 from now")
+    price.add_argument("--most-nodes", metavar="N", default=16, help="for --by; default: 16")
     return parser
 
 
-def _show(findings: Findings, as_json: bool) -> None:
+def _show(findings: Findings, quote: Quote | None, as_json: bool) -> None:
     if as_json:
         values = {"exit_code": findings.exit_code, "findings": [finding.to_json() for finding in findings.found]}
+        values |= {"price": price_json(quote)} if quote else {}
         sys.stdout.write(json.dumps(values, indent=2) + "\n")
         return
     order = sorted(findings.found, key=lambda finding: TOPICS.index(finding.topic))
     sys.stdout.write("".join(_line(finding) for finding in order))
+    sys.stdout.write("".join(f"{line}\n" for line in price_lines(quote)) if quote else "")
 
 
 def _line(finding: Finding) -> str:

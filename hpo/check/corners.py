@@ -90,9 +90,12 @@ def reduce_trial(trial: TrialConfig, has_table: bool) -> Case:
 
 def spell(case: Mapping[str, Any]) -> str:
     """The case in a person's words: the model and what is not as usual."""
-    size = case["model.timm_image.image_size"]
     rates = [key for key in ("drop_rate", "drop_path_rate") if case[f"model.timm_image.{key}"]]
-    words = [case["model.timm_image.checkpoint_name"], f"at {size} pixels" if size else ""]
-    return ", ".join(
-        filter(None, [*words, *(f"{key} > 0" for key in rates), case["optim.peft"], case["optim.optim_type"]])
-    )
+    more = [*(f"{key} > 0" for key in rates), case["optim.peft"], case["optim.optim_type"]]
+    return ", ".join(filter(None, [spell_model(case), *more]))
+
+
+def spell_model(case: Mapping[str, Any]) -> str:
+    """'resnet18, at 96 pixels'."""
+    size = case["model.timm_image.image_size"]
+    return " ".join(filter(None, [case["model.timm_image.checkpoint_name"], f"at {size} pixels" if size else ""]))

@@ -39,6 +39,20 @@ ALLOWED = {  # room -> packages from outside, rooms of ours
             "hpo.check",
         },
     ),
+    "hpo/price": (
+        set(),
+        {
+            "hpo",
+            "hpo.results.wording",
+            "hpo.search.replay",
+            "hpo.search.simulation",
+            "hpo.cluster.request",
+            "hpo.cluster.share",
+            "hpo.check.cache",
+            "hpo.check.corners",
+            "hpo.price",
+        },
+    ),
     "hpo/predictor": (
         {"numpy"},
         {
@@ -54,7 +68,10 @@ ALLOWED = {  # room -> packages from outside, rooms of ours
             "hpo.predictor",
         },
     ),
-    "launch": (set(), {"hpo", "hpo.check", "hpo.data", "hpo.results", "hpo.cluster", "hpo.search.plugins", "launch"}),
+    "launch": (
+        set(),
+        {"hpo", "hpo.check", "hpo.price", "hpo.data", "hpo.results", "hpo.cluster", "hpo.search.plugins", "launch"},
+    ),
 }
 
 
