@@ -66,6 +66,11 @@ class Usage:
             seconds += sum(max(0.0, end - since) * gpus for since, gpus in attempt.workers.values())
         return seconds / 3600
 
+    def seconds(self, now: float | None = None) -> float:
+        """Seconds in which attempts were at work, the last up to `now` (Unix seconds), by default to its last event."""
+        done = sum(attempt.last - attempt.began for attempt in self.attempts)
+        return done + sum(max(0.0, now - attempt.last) for attempt in self.attempts[-1:] if now)
+
     def _close(self) -> None:
         for attempt in self.attempts[-1:]:
             for worker in list(attempt.workers):

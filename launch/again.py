@@ -32,7 +32,7 @@ def resume(arguments: argparse.Namespace, flags: SlurmRequest, terms: Terms) -> 
     Journal(directory.journal).close()  # refuses a damaged journal and one that another attempt is writing
     events = read_events(directory.journal)
     state = SweepState(events)
-    terms = read_terms(resolved).merged(terms)
+    terms = replace(read_terms(resolved).merged(terms), time_limit=None)  # who goes on wants more time
     changed = _extend({**resolved, "terms": terms.to_json()}, arguments.num_trials, state)
     config = SweepConfig.from_json(changed)
     if _is_over(state, config):

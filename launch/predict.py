@@ -81,8 +81,8 @@ def _positive(text: str) -> int:
 
 def _open(model: Any, places: Sequence[str]) -> tuple[list[tuple[str, ...]], Callable[[int], Any]]:
     """What is to be predicted: the path or paths that name each image or row, and how to load it."""
+    from hpo.data.rows import open_table
     from hpo.export.images import list_images, read_file
-    from hpo.export.rows import open_table
 
     if model.table is None:
         files = list_images(places)

@@ -101,7 +101,7 @@ def _test(soup: Any, data: Path) -> float:
     import numpy as np
 
     from hpo.data.read import open_split
-    from hpo.export.rows import StoredSamples
+    from hpo.data.rows import StoredSamples
     from hpo.trial.inference import TrainedModel
 
     shards = open_split(data, "test")

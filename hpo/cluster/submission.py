@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -146,9 +148,20 @@ def start_locally(directory: SweepDirectory) -> submitit.LocalJob[Any]:
     executor.update_parameters(timeout_min=_YEAR_MINUTES, gpus_per_node=count_local_gpus(), stderr_to_stdout=True)
     if "CUDA_VISIBLE_DEVICES" in os.environ:  # submitit numbers from 0: the attempt puts a person's choice back
         os.environ[DEVICES] = os.environ["CUDA_VISIBLE_DEVICES"]
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is ours to pass on, not the children's to die of
-    try:
+    with _deaf_to_ctrl_c():
         return executor.submit(Attempt(str(directory.root)))  # type: ignore[return-value]
+
+
+@contextlib.contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """Processes started meanwhile ignore SIGINT: Ctrl-C is ours to pass on. Only the main thread may say so; of another
+    one the attempt hears Ctrl-C itself, and stops in order."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
     finally:
         signal.signal(signal.SIGINT, before)
 

@@ -29,6 +29,7 @@ class Terms:
     max_replacements: int | None = None  # worker jobs of a pool that are submitted in the place of lost ones
     head_partition: str | None = None  # of a pool's head job
     head_time: str | None = None
+    time_limit: float | None = None  # seconds at work, of all attempts together; a predictor's, gone when resumed
 
     @classmethod
     def from_words(cls, words: Mapping[str, Any]) -> Terms:
@@ -46,6 +47,8 @@ class Terms:
                 values[key] = check_whole(key, values[key], low)
         if "max_gpu_hours" in values:
             values["max_gpu_hours"] = _hours(values["max_gpu_hours"])
+        if "time_limit" in values:
+            values["time_limit"] = float(values["time_limit"])
         if "head_time" in values:
             parse_minutes(values["head_time"])
         return cls(**values)
@@ -102,6 +105,8 @@ def spent(usage: Usage, terms: Terms, now: float | None = None) -> str:
     used = usage.gpu_hours(now)
     if terms.max_gpu_hours is not None and used >= terms.max_gpu_hours:
         return f"max_gpu_hours {terms.max_gpu_hours:g} is spent ({used:.3g} used); --resume with more goes on"
+    if terms.time_limit is not None and usage.seconds(now) >= terms.time_limit:
+        return f"time_limit of {terms.time_limit:.0f} s is over; --resume goes on without one"
     if terms.max_attempts is not None and len(usage.attempts) >= terms.max_attempts:
         return f"max_attempts {terms.max_attempts} is reached; --resume with more goes on"
     return ""

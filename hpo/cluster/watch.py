@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -67,14 +68,14 @@ class Watch:
         self._nodes.look()
         if self._pool and (why := self._pool.look(self._nodes.workers)):
             self._leave(why, False)
-        if self._terms.max_gpu_hours is None:
+        if self._terms.max_gpu_hours is None and self._terms.time_limit is None:
             return
         for event in self._events[self._read :]:
             self._usage.apply(event)
             self._read += 1
         now = time.time()
-        if time.monotonic() - self._noted > _NOTE_S:
+        if self._terms.max_gpu_hours is not None and time.monotonic() - self._noted > _NOTE_S:
             self._noted = time.monotonic()
             self._note("used", gpu_hours=round(self._usage.gpu_hours(now), 4))
-        if self._usage.gpu_hours(now) >= self._terms.max_gpu_hours:
-            self._leave(spent(self._usage, self._terms, now), True)
+        if why := spent(self._usage, replace(self._terms, max_attempts=None), now):
+            self._leave(why, True)

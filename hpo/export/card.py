@@ -8,7 +8,7 @@ from typing import Any
 import timm
 
 from hpo.data.columns import Columns
-from hpo.export.rows import columns_of
+from hpo.data.rows import columns_of
 from hpo.results.read import Results, Row
 from hpo.results.wording import configuration_yaml, count, value_text
 
@@ -42,7 +42,7 @@ _TABLE_EXAMPLE = """\
 from pathlib import Path
 
 from hpo.export.model import ExportedModel  # slurmtune's: timm's form holds models of images alone
-from hpo.export.rows import open_table
+from hpo.data.rows import open_table
 
 model = ExportedModel(Path("MODEL"))
 rows, _ = open_table(Path("table.csv"), model.table, model.policy)

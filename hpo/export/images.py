@@ -18,9 +18,9 @@ from hpo.data.folder_source import EXTENSIONS
 from hpo.data.images import BadImage, ImagePolicy
 from hpo.data.manifest import MANIFEST
 from hpo.data.read import describe, open_split
+from hpo.data.rows import TABLES, StoredSamples, TableRows, columns_of, pixels_of
 from hpo.data.sources import SourceOptions, find_source
 from hpo.errors import DataError, UsageError, nearest
-from hpo.export.rows import TABLES, StoredSamples, TableRows, columns_of, pixels_of
 
 _THREADS = 4
 _AHEAD = 16  # images a thread may be ahead: they are whole photographs

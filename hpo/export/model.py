@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 
 from hpo.data.columns import Columns, TableRow
 from hpo.data.images import ImagePolicy
+from hpo.data.rows import columns_of
 from hpo.errors import UsageError
-from hpo.export.rows import columns_of
 from hpo.export.timm_form import DESCRIPTION
 from hpo.layout import read_json
 from hpo.trial.inference import TrainedModel

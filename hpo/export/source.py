@@ -16,8 +16,8 @@ from torch import Tensor
 from hpo.data.columns import FIRST, Columns, TableRow
 from hpo.data.manifest import read_manifest
 from hpo.data.read import open_split
+from hpo.data.rows import StoredSamples, columns_of
 from hpo.errors import DataError, SweepError, TrialError
-from hpo.export.rows import StoredSamples, columns_of
 from hpo.results.read import Results, Row
 from hpo.trial.checkpoint import META, WEIGHTS, Checkpoint
 from hpo.trial.soup import ranked_checkpoints

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from hpo.data.read import open_split
+from hpo.data.rows import StoredSamples, columns_of
 from hpo.errors import SweepError
-from hpo.export.rows import StoredSamples, columns_of
 from hpo.export.scores import classification_scores, regression_scores
 from hpo.export.source import find_weights
 from hpo.layout import SweepDirectory

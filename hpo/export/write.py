@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from hpo.data.rows import columns_of
 from hpo.errors import TrialError, UsageError
 from hpo.export.card import render_card
 from hpo.export.check import Answers, ask_plain_timm, require_same
 from hpo.export.graph import GRAPHS, write_graph
-from hpo.export.rows import columns_of
 from hpo.export.source import (
     Sample,
     Weights,

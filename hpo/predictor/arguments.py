@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -16,7 +17,6 @@ _REFUSED = {  # AutoMM's arguments -> why not
     ),
     **dict.fromkeys(("num_classes", "classes"), "classes are found from the label"),
     "teacher_predictor": "distillation is not available",
-    "column_types": "name the image column by MultiModalPredictor(image_column=...)",
     "sample_data_path": "it belongs to object detection, which is not available",
     "max_num_tuning_data": "pass fewer rows as tuning_data",
     "clean_ckpts": "only superseded checkpoints are removed",
@@ -30,7 +30,7 @@ _REFUSED = {  # AutoMM's arguments -> why not
 }
 _KNOWN = ("label", "problem_type", "presets", "eval_metric", "validation_metric", "hyperparameters", "path",
           "verbosity", "image_column", "tuning_data", "time_limit", "save_path", "holdout_frac", "seed",
-          "hyperparameter_tune_kwargs", "cluster", "slurm", "wait", "metrics", "as_pandas")  # fmt: skip
+          "hyperparameter_tune_kwargs", "column_types", "cluster", "slurm", "wait", "metrics", "as_pandas")  # fmt: skip
 
 
 def to_seconds(time_limit: float | timedelta | None) -> float | None:
@@ -43,13 +43,11 @@ def to_seconds(time_limit: float | timedelta | None) -> float | None:
     return float(time_limit)
 
 
-def check_place(cluster: str, slurm: dict[str, Any] | None, wait: bool, limit: float | None) -> None:
+def check_place(cluster: str, slurm: dict[str, Any] | None) -> None:
     if cluster not in ("local", "slurm"):
         raise UsageError(f"cluster must be local or slurm, got {cluster!r}.{nearest(str(cluster), ('local', 'slurm'))}")
     if cluster == "local" and slurm:
         raise UsageError("slurm={...} goes with cluster='slurm'; add that, or leave it out.")
-    if limit is not None and not wait:
-        raise UsageError("time_limit needs somebody who waits: give wait=True, or for SLURM slurm={'time': ...}.")
 
 
 def refuse(where: str, others: dict[str, Any]) -> None:
@@ -60,3 +58,22 @@ def refuse(where: str, others: dict[str, Any]) -> None:
                 raise UsageError(f"{where}: AutoMM's {name}={value!r} is not supported: {_REFUSED[name]}.")
             continue
         raise UsageError(f"{where} has no argument {name!r}.{nearest(name, _KNOWN)}")
+
+
+def to_columns(image_column: Any) -> tuple[str, ...] | None:
+    """One name or several; None: to be found."""
+    if image_column is None:
+        return None
+    names = (image_column,) if isinstance(image_column, str) else image_column
+    if not isinstance(names, (list, tuple)) or not names or not all(isinstance(name, str) for name in names):
+        raise UsageError(f"image_column must be a column's name or a list of such, got {image_column!r}.")
+    return tuple(names)
+
+
+def to_types(column_types: Any) -> dict[str, str]:
+    """AutoMM's column_types: {column: type}."""
+    if column_types is None:
+        return {}
+    if not isinstance(column_types, Mapping) or not all(isinstance(name, str) for name in column_types):
+        raise UsageError(f"column_types must be a dict of columns and types, got {column_types!r}.")
+    return {name: str(kind) for name, kind in column_types.items()}

@@ -16,14 +16,14 @@ import numpy as np
 from hpo.data.folder_source import FileLoader
 from hpo.data.images import BadImage
 from hpo.data.listener import Progress, Tell
-from hpo.data.listing import Listing, Loader, Source
+from hpo.data.listing import NO_IMAGE, Listing, Loader, Reference, Source, Table
 from hpo.data.manifest import MANIFEST, SPLITS
 from hpo.data.plan import Recipe
 from hpo.data.split import Shares, assign_splits
 from hpo.data.write import prepare
 from hpo.errors import DataError, UsageError
 from hpo.predictor.labels import Labels
-from hpo.predictor.samples import Samples
+from hpo.predictor.samples import Content, Samples
 
 _FORMAT = 1  # of the checksum
 _LARGE = 20_000  # images from which it is worth saying that prepare.py works in parallel
@@ -63,7 +63,7 @@ def materialise(
     listing = _hold_out(listing, parts, holdout, seed)
     if not {"train", "validation"} <= set(listing.splits):
         raise DataError(f"{train.name} leaves no rows to train or to validate on; give more rows or tuning_data.")
-    out = folder / f"images-{_checksum(listing, parts)[:12]}"
+    out = folder / f"{'rows' if listing.table else 'images'}-{_checksum(listing, parts)[:12]}"
     if (out / MANIFEST).is_file():
         tell(f"data {out} is there already")
         return out
@@ -93,12 +93,10 @@ def _read(samples: Samples, labels: Labels, split: str, progress: Progress) -> _
     if samples.labels is None:
         raise UsageError(f"{samples.name} has no label column; name it by MultiModalPredictor(label=...).")
     digests, sizes = [], []
-    for done, content in enumerate(samples.contents(), 1):
-        digests.append(_digest(content))
-        sizes.append(
-            0 if isinstance(content, BadImage) else len(content) if isinstance(content, bytes) else content.nbytes
-        )
-        progress(done, len(samples), "images read", "")
+    for row, contents in enumerate(samples.contents()):
+        digests.append(" ".join(_digest(content) for content in contents) + _cells(samples.table, row))
+        sizes.append(sum(_size(content) for content in contents))
+        progress(row + 1, len(samples), "rows read" if samples.table else "images read", "")
     splits = [given or split for given in samples.splits]
     return _Part(samples, labels.encode(samples.labels, samples.name), digests, sizes, splits)
 
@@ -109,9 +107,9 @@ def _read_as(samples: Samples, labels: Labels, split: str, progress: Progress) -
     return replace(part, splits=[split] * len(samples))
 
 
-def _digest(content: bytes | np.ndarray | BadImage) -> str:
-    if isinstance(content, BadImage):
-        return "unreadable"
+def _digest(content: Content) -> str:
+    if content is None or isinstance(content, BadImage):
+        return "missing" if content is None else "unreadable"
     data = (
         content
         if isinstance(content, bytes)
@@ -120,33 +118,64 @@ def _digest(content: bytes | np.ndarray | BadImage) -> str:
     return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
+def _cells(table: Table | None, row: int) -> str:
+    return repr([cells[row] for cells in table.cells.values()]) if table else ""
+
+
+def _size(content: Content) -> int:
+    if content is None or isinstance(content, BadImage):
+        return 0
+    return len(content) if isinstance(content, bytes) else content.nbytes
+
+
 @dataclass(frozen=True)
 class _Loaders:
-    """Reads from several tables; references are positions in all of them together."""
+    """Reads from several tables; a reference is a place in `entries`."""
 
-    tables: list[Samples]
+    entries: list[tuple[Loader, Reference]]
 
-    def load(self, reference: str | int) -> bytes | np.ndarray:
-        position = int(reference)
-        for table in self.tables:
-            if position < len(table):
-                return table.loader.load(table.references[position])
-            position -= len(table)
-        raise IndexError(reference)
+    def load(self, reference: Reference) -> bytes | np.ndarray:
+        loader, inner = self.entries[int(reference)]
+        return loader.load(inner)
 
 
 def _join(parts: list[_Part], labels: Labels) -> tuple[Listing, Loader]:
     tables = [part.samples for part in parts]
-    same = all(table.loader == tables[0].loader and isinstance(table.loader, FileLoader) for table in tables)
+    loader, images = _join_images(tables)
     listing = Listing(
-        references=[r for table in tables for r in table.references] if same else range(sum(map(len, tables))),
+        references=images[0],
         task=labels.task,
         labels=np.concatenate([part.labels for part in parts]),
         class_names=[str(name) for name in labels.classes],
         splits=[split for part in parts for split in part.splits],
         sizes=np.array([size for part in parts for size in part.sizes], np.int64),
+        table=_join_tables([table.table for table in tables if table.table], images[1:]),
     )
-    return listing, tables[0].loader if same else _Loaders(tables)
+    return listing, loader
+
+
+def _join_images(tables: list[Samples]) -> tuple[Loader, list[list[Reference]]]:
+    """One loader, and for each image column the references of all tables."""
+    same = all(table.loader == tables[0].loader and isinstance(table.loader, FileLoader) for table in tables)
+    entries: list[tuple[Loader, Reference]] = []
+    images: list[list[Reference]] = []
+    for column in range(len(tables[0].images)):
+        images.append([])
+        for table in tables:
+            for reference in table.images[column]:
+                gap = table.table is not None and reference == NO_IMAGE
+                images[-1].append(reference if same or gap else len(entries))
+                if not (same or gap):
+                    entries.append((table.loader, reference))
+    return tables[0].loader if same else _Loaders(entries), images
+
+
+def _join_tables(tables: list[Table], further: list[list[Reference]]) -> Table | None:
+    if not tables:
+        return None
+    first = tables[0]
+    cells = {name: [cell for table in tables for cell in table.cells[name]] for name in first.kinds}
+    return Table(first.images, further, first.kinds, cells)
 
 
 def _hold_out(listing: Listing, parts: list[_Part], holdout: float | None, seed: int) -> Listing:
@@ -163,7 +192,9 @@ def _hold_out(listing: Listing, parts: list[_Part], holdout: float | None, seed:
 
 
 def _checksum(listing: Listing, parts: list[_Part]) -> str:
-    checksum = hashlib.sha256(repr((_FORMAT, listing.task, listing.class_names, Recipe().policy)).encode())
+    columns = (tuple(listing.table.images), listing.table.kinds) if listing.table else ()
+    what = (_FORMAT, listing.task, listing.class_names, Recipe().policy, *columns)
+    checksum = hashlib.sha256(repr(what).encode())
     digests = (digest for part in parts for digest in part.digests)
     for digest, split, label in zip(digests, listing.splits, listing.labels, strict=True):
         checksum.update(f"{digest} {split} ".encode() + label.tobytes())

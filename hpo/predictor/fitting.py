@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,13 @@ from hpo.errors import UsageError
 from hpo.layout import absolute
 from hpo.predictor.datasets import materialise
 from hpo.predictor.document import Request, to_yaml
+from hpo.predictor.frames import Roles, find_roles
 from hpo.predictor.handle import FitHandle, request_of, start, submit
 from hpo.predictor.labels import Labels, infer_labels
 from hpo.predictor.metrics import METRICS, default_metric, find_metric
 from hpo.predictor.record import PredictorFiles, Record
-from hpo.predictor.samples import is_prepared, read_samples
-from hpo.predictor.watch import Bar, voice
+from hpo.predictor.samples import Samples, from_frame, is_prepared, read_frame, read_samples
+from hpo.predictor.watch import Bar, Voice, voice
 from hpo.search.plugins import rehearse
 from hpo.staging import name_run, stage_sweep
 
@@ -34,7 +36,7 @@ class Wishes:
 
     label: str
     problem_type: str | None
-    image: str | None
+    images: tuple[str, ...] | None
     eval_metric: str | None
     validation_metric: str | None
     verbosity: int
@@ -42,29 +44,39 @@ class Wishes:
 
 @dataclass(frozen=True)
 class Data:
-    """What `fit` trains on; `holdout` None: AutoMM's share."""
+    """What `fit` trains on; `holdout` None: AutoMM's share; `types`: what the person says of some columns."""
 
     train: Any
     tuning: Any
     holdout: float | None
+    types: Mapping[str, str]
 
 
-def begin_fit(
-    wishes: Wishes, request: Request, data: Data, run: Path, seed: int, cluster: str, slurm: dict[str, Any] | None
-) -> FitHandle:
+@dataclass(frozen=True)
+class Place:
+    """Where a fit is to be at work: local or slurm, and what to ask of it. `left`: gives the seconds that it may take;
+    None: as many as it wants."""
+
+    cluster: str
+    slurm: dict[str, Any] | None = None
+    left: Callable[[], float] | None = None
+
+
+def begin_fit(wishes: Wishes, request: Request, data: Data, run: Path, seed: int, place: Place) -> FitHandle:
     """Prepares everything and starts the fit in directory `run`.
 
     Raises:
         UsageError, DataError, ClusterError: anything is wrong; nothing was started.
     """
     say = voice(wishes.verbosity)
-    job_request = request_of(slurm, say) if cluster == "slurm" else None
-    request.hyperparameters.setdefault(_WEIGHTS, "true" if cluster == "local" else "auto")
-    shards, labels = _prepare(wishes, request, data, seed)
-    config, record = _settle(wishes, request, shards, labels, seed)
+    job_request = request_of(place.slurm, say) if place.cluster == "slurm" else None
+    request.hyperparameters.setdefault(_WEIGHTS, "auto" if job_request else "true")
+    shards, labels, roles = _prepare(wishes, request, data, seed)
+    config, record = _settle(wishes, request, shards, labels, roles, seed)
     for note in rehearse(config):
         say(note)
-    directory = stage_sweep(config, run, cluster, asdict(job_request) if job_request else {})
+    terms = {"time_limit": place.left()} if place.left else {}
+    directory = stage_sweep(config, run, place.cluster, asdict(job_request) if job_request else {}, terms)
     record.write(PredictorFiles(run).record)
     if job_request:
         return FitHandle(run, submit(directory, config, job_request, say), wishes.verbosity)
@@ -99,30 +111,51 @@ def _runs() -> Path:
     return absolute(os.environ.get("SLURMTUNE_RUNS") or "runs")
 
 
-def _prepare(wishes: Wishes, request: Request, data: Data, seed: int) -> tuple[Path, Labels]:
-    """The directory of shards, and what the labels are."""
+def _prepare(wishes: Wishes, request: Request, data: Data, seed: int) -> tuple[Path, Labels, Roles]:
+    """The directory of shards, what the labels are, and what the table's columns are for."""
     if is_prepared(data.train):
-        return _take_prepared(absolute(data.train), data)
-    train = read_samples(data.train, wishes.label, wishes.image, "train_data")
-    if train.labels is None:
-        raise UsageError(f"train_data has no column {wishes.label!r}; name it by MultiModalPredictor(label=...).")
-    tuning = None
-    if data.tuning is not None:
-        tuning = read_samples(data.tuning, wishes.label, wishes.image, "tuning_data")
-    labels = infer_labels(train.labels, wishes.problem_type, request.pos_label)
+        return *_take_prepared(absolute(data.train), data), Roles(wishes.label, wishes.images)
     say = voice(wishes.verbosity)
+    train, roles = _read_training(wishes, data, say)
+    if train.labels is None:
+        raise _no_label(wishes.label)
+    tuning = None if data.tuning is None else read_samples(data.tuning, roles, "tuning_data")
+    labels = infer_labels(train.labels, wishes.problem_type, request.pos_label)
     say(f"{labels.problem_type} by {len(train)} rows of {wishes.label!r}")
-    return materialise(train, tuning, labels, data.holdout, seed, _runs() / "data", say, Bar(say)), labels
+    shards = materialise(train, tuning, labels, data.holdout, seed, _runs() / "data", say, Bar(say))
+    return shards, labels, roles
+
+
+def _read_training(wishes: Wishes, data: Data, say: Voice) -> tuple[Samples, Roles]:
+    """The rows to train on, and what their columns are for, which is said."""
+    roles = Roles(wishes.label, wishes.images)
+    found = read_frame(data.train, roles, "train_data")
+    if found is None:
+        if data.types or len(wishes.images or ()) > 1:
+            raise UsageError(f"column_types and several image columns are for a table; {data.train} holds images.")
+        return read_samples(data.train, roles, "train_data"), roles
+    frame, what, base = found
+    if wishes.label not in frame.columns:
+        raise _no_label(wishes.label)
+    roles, notes = find_roles(frame, wishes.label, wishes.images, data.types, what)
+    for note in notes:
+        say(note)
+    if roles.has_table:
+        beside = ", ".join(f"{name!r} {kind}" for name, kind in roles.kinds.items()) or "nothing"
+        say(f"images {', '.join(map(repr, roles.images or ()))}, beside them {beside}; column_types says otherwise")
+    return from_frame(frame, what, base, roles), roles
+
+
+def _no_label(label: str) -> UsageError:
+    return UsageError(f"train_data has no column {label!r}; name it by MultiModalPredictor(label=...).")
 
 
 def _take_prepared(directory: Path, data: Data) -> tuple[Path, Labels]:
-    if data.tuning is not None or data.holdout is not None:
-        raise UsageError(f"{directory} has its own splits; leave out tuning_data and holdout_frac.")
-    summary = describe(directory)
-    if summary.columns:
+    if data.tuning is not None or data.holdout is not None or data.types:
         raise UsageError(
-            f"{directory} has a table beside its images: take it to launch/submit.py, a predictor cannot yet."
+            f"{directory} has its own splits and columns; leave out tuning_data, holdout_frac and column_types."
         )
+    summary = describe(directory)
     if summary.task == "regression":
         if summary.num_classes != 1:
             raise UsageError(f"{directory} has {summary.num_classes} label columns; a predictor has one.")
@@ -131,14 +164,18 @@ def _take_prepared(directory: Path, data: Data) -> tuple[Path, Labels]:
     return directory, Labels(kind, tuple(summary.class_names))
 
 
-def _settle(wishes: Wishes, request: Request, shards: Path, labels: Labels, seed: int) -> tuple[SweepConfig, Record]:
+def _settle(
+    wishes: Wishes, request: Request, shards: Path, labels: Labels, roles: Roles, seed: int
+) -> tuple[SweepConfig, Record]:
     """The sweep with its metric, and what the predictor has to remember."""
     shown, chosen = _choose_metrics(wishes, labels.problem_type)
     document = request.document(name=_NAME, data=str(shards), metric=METRICS[chosen].trial, seed=seed)
     config = build_sweep(document, shards.parent, to_yaml(document), _runs(), _NAME, request.attachments)
     options = read_manifest(shards).source.get("options", {})
     policy = {key.strip("-").replace("-", "_"): options.get(key) for key in ("--encoding", "--size", "--max-side")}
-    return config, Record(wishes.label, labels, wishes.image, shown, chosen, request.soup, {"images": policy})
+    image = wishes.images[0] if wishes.images and len(wishes.images) == 1 else None
+    settings = {"images": policy, "image_column": (roles.images or ("",))[0]}
+    return config, Record(wishes.label, labels, image, shown, chosen, request.soup, settings)
 
 
 def _choose_metrics(wishes: Wishes, kind: str) -> tuple[str, str]:

@@ -162,12 +162,11 @@ class FitHandle:
             return "running" if state.attempts else "waiting"
         return "unfinished"
 
-    def wait(self, timeout: float | None = None, time_limit: float | None = None) -> MultiModalPredictor:
+    def wait(self, timeout: float | None = None) -> MultiModalPredictor:
         """Waits for the end; returns the predictor. Ctrl-C stops a fit on this machine and leaves a SLURM job alone.
 
         Args:
-            timeout: seconds to wait at most; the fit goes on after them. time_limit: seconds of training after
-                which the fit is stopped and its best model taken.
+            timeout: seconds to wait at most; the fit goes on after them.
         Raises:
             ClusterError: the timeout is over, or the job ended without a usable trial.
         """
@@ -175,14 +174,14 @@ class FitHandle:
 
         watch = Watch(self._files.sweep, int(read_json(self._files.sweep.resolved)["num_trials"]), self._verbosity)
         try:
-            self._follow(watch, timeout, time_limit)
+            self._follow(watch, timeout)
         except KeyboardInterrupt:
             if isinstance(self._job, LocalJob):
                 self._end()
             raise
         finally:
             watch.close()
-        if not watch.state.ended and time_limit is None:
+        if not watch.state.ended:
             self._tell_unfinished(watch)
         return MultiModalPredictor._open(self._files, self._verbosity)
 
@@ -190,19 +189,13 @@ class FitHandle:
         """Asks the fit to stop; `wait` then takes what there is, launch/submit.py --resume goes on with it."""
         self._job.stop()
 
-    def _follow(self, watch: Watch, timeout: float | None, time_limit: float | None) -> None:
-        begun = trained_since = time.monotonic()
+    def _follow(self, watch: Watch, timeout: float | None) -> None:
+        begun = time.monotonic()
         while self._job.alive():
             watch.show("waiting in the queue" if isinstance(self._job, SlurmJob) else "starting")
             if watch.state.ended and isinstance(self._job, SlurmJob):
                 break  # the queue shows a job for a while after its end
-            now = time.monotonic()
-            if isinstance(self._job, SlurmJob) and not watch.state.attempts:
-                trained_since = now  # the queue's time is not the fit's
-            if time_limit is not None and now - trained_since >= time_limit:
-                self._end()
-                break
-            if timeout is not None and now - begun >= timeout:
+            if timeout is not None and time.monotonic() - begun >= timeout:
                 raise ClusterError(f"the fit in {self.directory} is not over after {timeout:g} s; wait again for it.")
             time.sleep(_POLL_S)
         watch.show()

@@ -19,11 +19,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hpo.data.images import ImagePolicy
+from hpo.data.rows import columns_of
 from hpo.errors import UsageError
 from hpo.layout import absolute, read_json
-from hpo.predictor.arguments import check_place, refuse, to_seconds
+from hpo.predictor.arguments import check_place, refuse, to_columns, to_seconds, to_types
 from hpo.predictor.document import read_request
-from hpo.predictor.fitting import Data, Wishes, begin_fit, choose_run, go_on_from
+from hpo.predictor.fitting import Data, Place, Wishes, begin_fit, choose_run, go_on_from
+from hpo.predictor.frames import Roles
 from hpo.predictor.handle import FitHandle
 from hpo.predictor.metrics import find_metric
 from hpo.predictor.outcome import finish
@@ -39,14 +41,14 @@ _SHARE_OF_TIME = 0.95  # of time_limit for training; the rest is for averaging t
 
 
 class MultiModalPredictor:
-    """Classifies images, or predicts a number from each.
+    """Classifies images, or rows of a table with images, or predicts a number from each.
 
     Args:
         label: the label column; problem_type: binary, multiclass, classification or regression, found from it if None.
         eval_metric: of `evaluate`; validation_metric: by which epochs and trials are chosen. By name, see METRICS.
         presets, hyperparameters: for every fit; its own go before these.
         path: the directory of the fit, which must not exist (default runs/automm-DATE-ID).
-        image_column: found by its content if None. verbosity: 0 says nothing.
+        image_column: one or several, found by their content if None. verbosity: 0 says nothing.
     Raises:
         UsageError: an argument is unknown or not supported.
     """
@@ -62,11 +64,13 @@ class MultiModalPredictor:
         path: str | Path | None = None,
         verbosity: int = 2,
         validation_metric: str | None = None,
-        image_column: str | None = None,
+        image_column: str | Sequence[str] | None = None,
         **others: Any,
     ) -> None:
         refuse("MultiModalPredictor", others)
-        self._wishes = Wishes(label or "label", problem_type, image_column, eval_metric, validation_metric, verbosity)
+        self._wishes = Wishes(
+            label or "label", problem_type, to_columns(image_column), eval_metric, validation_metric, verbosity
+        )
         self._presets, self._hyperparameters, self._path = presets, hyperparameters, path
         self._files: PredictorFiles | None = None
         self._record: Record | None = None
@@ -87,6 +91,7 @@ class MultiModalPredictor:
         holdout_frac: float | None = None,
         seed: int | None = 0,
         hyperparameter_tune_kwargs: Any = None,
+        column_types: Any = None,
         cluster: str = "local",
         slurm: dict[str, Any] | None = None,
         wait: bool = True,
@@ -95,10 +100,12 @@ class MultiModalPredictor:
         """Trains, with hyperparameter_tune_kwargs after a search. Returns this predictor, or a FitHandle if not `wait`.
 
         Args:
-            train_data: DataFrame, mapping or table file with an image and a label column; a folder or zip of class
-                folders; HDF5; or a directory that launch/prepare.py made. tuning_data: alike, to validate on.
-            time_limit: seconds; what is best by then is the result. holdout_frac: share to validate on if there are no
-                tuning_data. seed: of everything random, the search included.
+            train_data: DataFrame, mapping or table file with a label column, image columns and perhaps numbers and
+                categories; a folder or zip of class folders; HDF5; or a directory that launch/prepare.py made.
+                tuning_data: alike, to validate on. column_types: {column: numerical, categorical, image_path or null}
+                where it is not to be found from the cells.
+            time_limit: seconds, on SLURM from when the job starts; what is best by then is the result. holdout_frac:
+                share to validate on if there are no tuning_data. seed: of everything random, the search included.
             cluster: local or slurm; slurm: words of launch/submit.py, such as {"partition": "gpu", "nodes": 2}.
         Raises:
             UsageError, DataError, ClusterError: before anything starts. SweepError, TrialError: nothing came out.
@@ -106,18 +113,18 @@ class MultiModalPredictor:
         began = time.monotonic()
         refuse("fit", others)
         limit = to_seconds(time_limit)
-        check_place(cluster, slurm, wait, limit)
+        check_place(cluster, slurm)
         presets = presets or self._presets
         request = read_request(hyperparameters, hyperparameter_tune_kwargs, presets, limit, self._hyperparameters)
         run = choose_run(save_path or (self._path if self._files is None else None))
         if self._files is not None:
             go_on_from(request, self._files, self._meta)
-        data = Data(train_data, tuning_data, holdout_frac)
-        handle = begin_fit(self._wishes, request, data, run, seed or 0, cluster, slurm)
+        data = Data(train_data, tuning_data, holdout_frac, to_types(column_types))
+        left = None if limit is None else lambda: max(1.0, _SHARE_OF_TIME * limit - (time.monotonic() - began))
+        handle = begin_fit(self._wishes, request, data, run, seed or 0, Place(cluster, slurm, left))
         if not wait:
             return handle
-        left = None if limit is None else max(1.0, _SHARE_OF_TIME * limit - (time.monotonic() - began))
-        self._adopt(handle.wait(time_limit=left))
+        self._adopt(handle.wait())
         return self
 
     # -- predicting -------------------------------------------------------------------------------------------------
@@ -176,9 +183,9 @@ class MultiModalPredictor:
 
     def _read(self, data: Any) -> Samples:
         record = self._fitted()
-        if is_prepared(data):
-            return read_prepared(data, "test")
-        return read_samples(data, record.label, record.image)
+        usual = record.settings.get("image_column", "")
+        roles = Roles.of_model(record.label, columns_of(self._meta), record.image, usual)
+        return read_prepared(data, "test", roles) if is_prepared(data) else read_samples(data, roles)
 
     def _outputs(self, samples: Samples) -> np.ndarray:
         if self._model is None:
@@ -189,7 +196,7 @@ class MultiModalPredictor:
             assert self._files is not None
             self._model = TrainedModel(self._meta, load_file(self._files.weights))
         policy = ImagePolicy(**self._fitted().settings["images"])
-        return self._model.predict(decoded(samples, policy))
+        return self._model.predict(decoded(samples, policy, columns_of(self._meta)))
 
     def _decode(self, outputs: np.ndarray) -> np.ndarray:
         labels = self._fitted().labels

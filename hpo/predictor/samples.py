@@ -1,4 +1,5 @@
-"""Tables and folders of images in any form that people have, as one: where each image is, its label, its split."""
+"""Tables and folders of images in any form that people have, as one: where each image is, its label, its split, and
+what else its row holds."""
 
 from __future__ import annotations
 
@@ -12,28 +13,31 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hpo.data.decode import decode_rgb
+from hpo.data.columns import Columns, TableRow
 from hpo.data.folder_source import EXTENSIONS, FileLoader
-from hpo.data.images import BadImage, ImagePolicy, store
-from hpo.data.listing import Loader, Reference
+from hpo.data.images import BadImage, ImagePolicy
+from hpo.data.listing import NO_IMAGE, Loader, Reference, Table
 from hpo.data.manifest import MANIFEST
+from hpo.data.pictures import Pictures
 from hpo.data.read import open_split
+from hpo.data.rows import TableRows, pixels_of
 from hpo.data.sources import find_source
-from hpo.errors import DataError, UsageError, nearest
+from hpo.errors import DataError, UsageError
 from hpo.layout import absolute
+from hpo.predictor.frames import TABLES, Roles, cells_of, find_image_column, image_references, require_columns
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_TABLES = (".csv", ".tsv", ".parquet", ".pq")
-_LOOKED_AT = 50  # values of a column, to tell whether it names images
 _READERS = 8
+
+Content = bytes | np.ndarray | BadImage | None
 
 
 @dataclass(frozen=True)
 class Samples:
-    """N images. `labels` None: not known; `splits`: one of the data room's, or None where it is not said; `index`: the
-    table's, for predictions to carry."""
+    """N images, or N rows of a `table`: `references` are then its first image column's. `labels` None: not known;
+    `splits`: one of the data room's, or None where it is not said; `index`: the table's, for predictions to carry."""
 
     name: str
     references: Sequence[Reference]
@@ -42,17 +46,27 @@ class Samples:
     splits: Sequence[str | None]
     index: Any = None
     notes: Sequence[str] = field(default_factory=tuple)
+    table: Table | None = None
 
     def __len__(self) -> int:
         return len(self.references)
 
-    def contents(self) -> Iterator[bytes | np.ndarray | BadImage]:
-        """Each image as it is stored, or why it cannot be read, read ahead by threads."""
-        with ThreadPoolExecutor(_READERS) as pool:
-            for first in range(0, len(self), _READERS * 8):
-                yield from pool.map(self._load, self.references[first : first + _READERS * 8])
+    @property
+    def images(self) -> list[Sequence[Reference]]:
+        """The references of every image column."""
+        return [self.references, *(self.table.further if self.table else ())]
 
-    def _load(self, reference: Reference) -> bytes | np.ndarray | BadImage:
+    def contents(self) -> Iterator[tuple[Content, ...]]:
+        """The images of each row as they are stored, why one cannot be read, or None for one that is missing; read
+        ahead by threads."""
+        return _ahead(self._load, len(self))
+
+    def _load(self, row: int) -> tuple[Content, ...]:
+        return tuple(self._load_one(column[row]) for column in self.images)
+
+    def _load_one(self, reference: Reference) -> Content:
+        if self.table and reference == NO_IMAGE:
+            return None
         try:
             return self.loader.load(reference)
         except BadImage as error:
@@ -60,13 +74,13 @@ class Samples:
 
 
 @dataclass(frozen=True)
-class _Memory:
-    """Images that a table holds itself, by row."""
+class _Held:
+    """Images that a table holds itself, by place, beside those that it names."""
 
     images: Sequence[bytes]
 
     def load(self, reference: Reference) -> bytes:
-        return self.images[int(reference)]
+        return self.images[reference] if isinstance(reference, int) else FileLoader("/").load(reference)
 
 
 def is_prepared(data: Any) -> bool:
@@ -74,27 +88,24 @@ def is_prepared(data: Any) -> bool:
     return isinstance(data, (str, Path)) and (Path(data).expanduser() / MANIFEST).is_file()
 
 
-def read_samples(data: Any, label: str | None, image: str | None = None, what: str = "data") -> Samples:
-    """The images in `data`: a DataFrame, a table file (CSV, TSV, Parquet), a mapping of columns, a list of image
-    paths, a folder or zip file of class folders, or a foreign HDF5 file.
-
-    Paths in a table are relative to its file, else to the current directory. `label` and `image` name the columns; the
-    image column is found by its content if it is not named, and the label may be missing.
+def read_frame(data: Any, roles: Roles, what: str) -> tuple[pd.DataFrame, str, Path] | None:
+    """The table in `data` (DataFrame, mapping of columns, list of image paths, CSV, TSV, Parquet), its name, and what
+    its paths are relative to; None: it is a folder or file of images.
 
     Raises:
-        UsageError: nothing of that kind, no image column, or columns that could not be used.
-        DataError: a row without an image, or a file that cannot be read.
+        UsageError: nothing of that kind. DataError: a file that cannot be read, or no rows.
     """
+    base = Path.cwd()
     if isinstance(data, (str, Path)):
         path = Path(data).expanduser()
-        if path.suffix.lower() in _TABLES:
-            return _from_frame(_read_table(path), label, image, str(path), path.parent)
-        if path.suffix.lower() in EXTENSIONS:
+        if path.suffix.lower() in TABLES:
+            data, what, base = _read_table(path), str(path), path.parent
+        elif path.suffix.lower() in EXTENSIONS:
             data = [str(path)]
         else:
-            return _from_source(path)
+            return None
     if isinstance(data, (list, tuple)) and all(isinstance(item, (str, os.PathLike, bytes, bytearray)) for item in data):
-        data = {image or "image": list(data)}
+        data = {(roles.images or ("image",))[0]: list(data)}
     import pandas as pd
 
     if isinstance(data, Mapping):
@@ -104,7 +115,26 @@ def read_samples(data: Any, label: str | None, image: str | None = None, what: s
             f"{what} must be a DataFrame, a table file, a list of image paths or a folder of images, got "
             f"{type(data).__name__}."
         )
-    return _from_frame(data, label, image, what, Path.cwd())
+    if not len(data):
+        raise DataError(f"{what} has no rows.")
+    return data.rename(columns=str), what, base
+
+
+def read_samples(data: Any, roles: Roles, what: str = "data") -> Samples:
+    """The images or rows in `data`: all that `read_frame` reads, a folder or zip file of class folders, or a foreign
+    HDF5 file. Columns without a role are not looked at.
+
+    Raises:
+        UsageError: nothing of that kind, or a column that is not there.
+        DataError: a row without an image, or a file that cannot be read.
+    """
+    found = read_frame(data, roles, what)
+    if found:
+        return from_frame(*found, roles)
+    if roles.has_table:
+        listed = ", ".join((*(roles.images or ()), *roles.kinds))
+        raise UsageError(f"{what} {data} holds images alone; name a table with {listed}.")
+    return _from_source(Path(data).expanduser())
 
 
 def _read_table(path: Path) -> pd.DataFrame:
@@ -133,112 +163,95 @@ def _from_source(path: Path) -> Samples:
     )
 
 
-def _from_frame(frame: pd.DataFrame, label: str | None, image: str | None, what: str, base: Path) -> Samples:
-    if not len(frame):
-        raise DataError(f"{what} has no rows.")
-    image = _find_image_column(frame, label, image, what)
-    others = [str(column) for column in frame.columns if column not in (label, image)]
-    if others:
-        raise UsageError(
-            f"{what}: column {others[0]!r} is neither the image ({image!r}) nor the label ({label!r}), and tables are "
-            f"not modelled beside images yet; pass data[[{image!r}, {label!r}]]."
-        )
-    values = frame[image].tolist()
-    labels = frame[label].tolist() if label in frame.columns else None
-    splits: list[str | None] = [None] * len(frame)
-    missing = next(
-        (row for row, value in enumerate(values) if not isinstance(value, (str, bytes, bytearray, os.PathLike))), None
-    )
-    if missing is not None:
-        raise DataError(f"{what} row {missing} names no image ({values[missing]!r}); complete it or remove the row.")
-    if isinstance(values[0], (bytes, bytearray)):
-        memory = _Memory([bytes(value) for value in values])
-        return Samples(what, list(range(len(values))), memory, labels, splits, frame.index)
-    paths = [_locate(str(value), base) for value in values]
-    return Samples(what, paths, FileLoader("/"), labels, splits, frame.index)
-
-
-def _find_image_column(frame: pd.DataFrame, label: str | None, image: str | None, what: str) -> str:
-    names = [str(column) for column in frame.columns]
-    if image is not None:
-        if image not in names:
-            raise UsageError(f"{what} has no column {image!r}.{nearest(image, names)} It has {', '.join(names)}.")
-        return image
-    found = [column for column in frame.columns if column != label and _names_images(frame[column])]
-    if len(found) == 1:
-        return str(found[0])
-    if not found:
-        raise UsageError(
-            f"{what} has no column of image paths (*.jpg, *.png) among {', '.join(names)}; name it by image_column=."
-        )
-    raise UsageError(f"{what} has {len(found)} image columns ({', '.join(map(str, found))}); one is modelled so far.")
-
-
-def _names_images(column: Any) -> bool:
-    values = [value for value in column.head(_LOOKED_AT).tolist() if value is not None and value == value]
-    if not values:
-        return False
-    return all(
-        isinstance(value, (bytes, bytearray))
-        or (isinstance(value, (str, os.PathLike)) and str(value).lower().endswith(EXTENSIONS))
-        for value in values
-    )
-
-
-def _locate(path: str, base: Path) -> str:
-    """Beside the table if it is there, else below the current directory."""
-    expanded = Path(path).expanduser()
-    beside = base / expanded
-    return str(beside.absolute() if beside.exists() else expanded.absolute())
+def from_frame(frame: pd.DataFrame, what: str, base: Path, roles: Roles) -> Samples:
+    """The rows of a table by the roles of its columns."""
+    require_columns(frame, roles, what)
+    names = roles.images or (find_image_column(frame, roles.label, roles.usual, what),)
+    images, held = image_references(frame, names, what, base, gaps=roles.has_table)
+    table = None
+    if roles.has_table:
+        table = Table(names, images[1:], dict(roles.kinds), {name: cells_of(frame[name]) for name in roles.kinds})
+    labels = frame[roles.label].tolist() if roles.label in frame.columns else None
+    loader = _Held(held) if held else FileLoader("/")
+    return Samples(what, images[0], loader, labels, [None] * len(frame), frame.index, table=table)
 
 
 @dataclass(frozen=True)
 class _Shards:
-    """Images of a split that launch/prepare.py made."""
+    """Images of a split that launch/prepare.py made, of all image columns together."""
 
     directory: str
     split: str
 
     def load(self, reference: Reference) -> bytes | np.ndarray:
-        shards = _open_split(self.directory, self.split)
-        content = shards.read_bytes(int(reference))
-        return content if shards.image_shape is None else np.frombuffer(content, np.uint8).reshape(shards.image_shape)
+        pictures = _open_split(self.directory, self.split)[1]
+        content, shape = pictures.read_bytes(int(reference)), pictures.image_shape
+        return content if shape is None else np.frombuffer(content, np.uint8).reshape(shape)
 
 
 @functools.lru_cache(maxsize=2)
 def _open_split(directory: str, split: str) -> Any:
-    return open_split(directory, split)
+    shards = open_split(directory, split)
+    return shards, Pictures(shards) if shards.columns else shards
 
 
-def read_prepared(directory: str | Path, split: str) -> Samples:
-    """One split of a directory that launch/prepare.py made.
+def read_prepared(directory: str | Path, split: str, roles: Roles | None = None) -> Samples:
+    """One split of a directory that launch/prepare.py made; `roles`: of a model that takes a table.
 
     Raises:
-        DataError: it has no such split.
+        DataError: it has no such split, or lacks a column.
     """
     root = str(absolute(directory))
-    shards = _open_split(root, split)
+    shards, pictures = _open_split(root, split)
     numbers = shards.labels.tolist()
     labels = [row[0] for row in numbers] if shards.task == "regression" else [shards.class_names[n] for n in numbers]
-    count = len(shards)
-    return Samples(f"{root} {split}", range(count), _Shards(root, split), labels, [split] * count, np.arange(count))
+    count, name = len(shards), f"{root} {split}"
+    samples = Samples(name, range(count), _Shards(root, split), labels, [split] * count, np.arange(count))
+    own = shards.columns
+    if not (roles and roles.has_table):
+        if own:
+            raise DataError(f"{name} holds rows of a table, the model takes images alone; name a folder of images.")
+        return samples
+    lacking = [image for image in roles.images or () if own is None or image not in own.images]
+    if own is None or lacking:
+        raise DataError(f"{name} has no image column {lacking[0]!r}, which the model takes.")
+    images = [_stored(pictures, own.images.index(image)) for image in roles.images or ()]
+    table = Table(roles.images or (), images[1:], dict(roles.kinds), own.cells(shards.numbers, shards.codes))
+    return Samples(name, images[0], samples.loader, labels, samples.splits, samples.index, table=table)
 
 
-def decoded(samples: Samples, policy: ImagePolicy) -> Iterator[np.ndarray]:
-    """The pixels of each image, uint8 (H, W, 3), as they would come out of shards made with `policy`.
+def _stored(pictures: Pictures, column: int) -> list[Reference]:
+    there = pictures.present[:, column].tolist()
+    return [row * pictures.present.shape[1] + column if has else NO_IMAGE for row, has in enumerate(there)]
+
+
+def decoded(samples: Samples, policy: ImagePolicy, columns: Columns | None = None) -> Iterator[np.ndarray | TableRow]:
+    """The pixels of each image, uint8 (H, W, 3), as they would come out of shards made with `policy`; or each row of
+    a table, for a model that takes these columns.
 
     Raises:
-        DataError: one cannot be read; names its row.
+        DataError: an image cannot be read; names its row.
     """
-    for row, content in enumerate(samples.contents()):
+    rows = None
+    if columns is not None:
+        assert samples.table
+        rows = TableRows(columns, samples.images, samples.table.cells, samples.loader, policy, samples.name)
+
+    def attempt(row: int) -> np.ndarray | TableRow | BadImage:
         try:
-            if isinstance(content, BadImage):
-                raise content
-            stored, shape = store(content, policy)
+            return rows.load(row) if rows else pixels_of(samples.loader.load(samples.references[row]), policy)
         except BadImage as error:
-            reference = samples.references[row]
-            raise DataError(
-                f"{samples.name} row {row} ({reference}) cannot be read: {error}; remove the row."
-            ) from None
-        raw = policy.encoding == "raw"
-        yield np.frombuffer(stored, np.uint8).reshape(shape) if raw else decode_rgb(stored)
+            return error
+
+    for row, found in enumerate(_ahead(attempt, len(samples))):
+        if isinstance(found, BadImage):
+            reason = str(found) if columns else f"{samples.references[row]}: {found}"
+            raise DataError(f"{samples.name} row {row} cannot be read: {reason}; remove the row.")
+        yield found
+
+
+def _ahead(load: Any, count: int) -> Iterator[Any]:
+    """`load(row)` of each row in order, read ahead by threads."""
+    with ThreadPoolExecutor(_READERS) as pool:
+        for first in range(0, count, _READERS * 8):
+            yield from pool.map(load, range(first, min(count, first + _READERS * 8)))

@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from hpo.cluster.terms import read_terms
 from hpo.cluster.winner import save_winner
 from hpo.config import SweepConfig
 from hpo.errors import SlurmtuneError
@@ -32,15 +33,19 @@ class _StopError(Exception):
 
 
 class _Requests:
-    """SIGTERM and SIGINT: at once inside an epoch, else when the step in hand is written down."""
+    """SIGTERM, SIGINT and the end of the time: at once inside an epoch, else when the step in hand is written down."""
 
     def __init__(self) -> None:
-        self.asked = self.interruptible = False
-        for signum in (signal.SIGTERM, signal.SIGINT):
+        self.asked = self.interruptible = self.late = False
+        for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM):
             signal.signal(signum, self._on_signal)
 
+    def limit(self, seconds: float | None) -> None:
+        if seconds is not None:
+            signal.setitimer(signal.ITIMER_REAL, seconds)
+
     def _on_signal(self, signum: int, frame: Any) -> None:
-        self.asked = True
+        self.asked, self.late = True, signum == signal.SIGALRM
         if self.interruptible:
             self.interruptible = False
             raise _StopError
@@ -49,20 +54,22 @@ class _Requests:
 def main(argv: list[str] | None = None) -> int:
     requests = _Requests()
     directory = open_sweep((argv or sys.argv[1:])[0])
-    config = SweepConfig.from_json(read_json(directory.resolved))
+    resolved = read_json(directory.resolved)
+    config, limit = SweepConfig.from_json(resolved), read_terms(resolved).time_limit
     sweep = Sweep(config, Journal(directory.journal), f"local.{os.urandom(4).hex()}")
     files = TrialFiles(directory, dict(config.space.constants))
     sweep.listener = lambda event: files.write(event, sweep.state)
     sweep.start_attempt(job="", host=socket.gethostname(), nodes=1)
+    requests.limit(limit)
     code, reason = 0, "all trials have ended"
     try:
         while trial := sweep.next_trial():
             _run(sweep, trial, directory, requests)
     except _StopError:
-        code, reason = STOPPED, "stopped on request"
+        code, reason = STOPPED, f"time_limit of {limit:.0f} s is over" if requests.late else "stopped on request"
     except SlurmtuneError as error:
         code, reason = error.exit_code, str(error)
-    sweep.end_attempt(reason)
+    sweep.end_attempt(reason, over=requests.late)
     files.close()
     save_winner(directory, sweep.state, config)
     write_report(directory)

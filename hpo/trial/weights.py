@@ -97,7 +97,7 @@ def load_weights_file(model: nn.Module, path: Path) -> None:
     Raises:
         WeightsError: no such file, not a file of weights, or the weights of another model.
     """
-    weights = read_weights_file(path)
+    weights = _image_part(read_weights_file(path))
     adapt = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
     if adapt:  # the model's own way to take other image sizes and older names
         weights = adapt(weights, model)
@@ -116,6 +116,13 @@ def load_weights_file(model: nn.Module, path: Path) -> None:
         )
     model.load_state_dict(weights, strict=False)
     logger.info("weights from %s", path)
+
+
+def _image_part(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Of a model of images and a table, see hpo.trial.fusion, its timm model's; others as they are."""
+    if not any(name.startswith("fusion_mlp.") for name in weights):
+        return weights
+    return {name.removeprefix("image."): value for name, value in weights.items() if name.startswith("image.")}
 
 
 def read_weights_file(path: Path) -> dict[str, Tensor]:

@@ -44,6 +44,9 @@ def test_limits_end_it_with_the_reason():
     assert not spent(usage, Terms())
     assert not spent(usage, Terms(max_attempts=3))
     assert "max_attempts 2 is reached" in spent(usage, Terms(max_attempts=2))
+    assert not spent(usage, Terms(time_limit=1001))
+    assert "time_limit of 1000 s is over" in spent(usage, Terms(time_limit=1000))  # 500 s of two attempts
+    assert "time_limit" in spent(Usage(attempts(1)[:2]), Terms(time_limit=30), now=30)
     begun = [*attempts(1)[:1], {"type": "worker_joined", "worker": "w", "t": 0, "since": 0, "gpus": 4}]
     assert not spent(Usage(begun), Terms(max_gpu_hours=1), now=899)
     assert "max_gpu_hours 1 is spent" in spent(Usage(begun), Terms(max_gpu_hours=1), now=901)

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hpo.data.rows import open_table
 from hpo.export.model import ExportedModel
-from hpo.export.rows import open_table
 from hpo.export.testing import score_on_test
 from hpo.layout import SweepDirectory
 from hpo.results.read import open_results, read_results

@@ -7,11 +7,12 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from hpo import MultiModalPredictor
+from hpo import MultiModalPredictor, Real
 from hpo.errors import ClusterError, UsageError
 from hpo.records import SweepState, read_events
 
@@ -96,10 +97,32 @@ def test_time_is_limited(split, here, small):
     began = time.monotonic()
     predictor.fit(folder, hyperparameters={**small, **LONG, "optimization.max_epochs": 100000}, time_limit=12)
     assert predictor.leaderboard()["state"][0] == "interrupted"
+    assert MultiModalPredictor.attach(predictor.path).status() == "ended"
     assert predictor.fit_summary()["val_accuracy"] >= predictor.leaderboard()["val_accuracy"][0]
     assert time.monotonic() - began > 8  # it used its time
     assert len(predictor.predict(folder)) == 72
     assert set(predictor.evaluate(folder)) == {"accuracy"}
+
+
+@pytest.mark.ray
+def test_a_search_ends_by_itself_when_its_time_is_over(split, here, small):
+    """Nobody waits for it, and it was begun from a thread that is not the main one."""
+    predictor = MultiModalPredictor(label="label", verbosity=0)
+    searched = {"optimization.learning_rate": Real(1e-3, 1e-2), "optimization.max_epochs": 100000}
+    values = {**small, **searched, "env.accelerator": "cpu"}
+    with ThreadPoolExecutor(1) as thread:
+        handle = thread.submit(
+            predictor.fit, split[0], hyperparameters=values, hyperparameter_tune_kwargs="auto", time_limit=20,
+            save_path=here / "run", wait=False,
+        ).result()  # fmt: skip
+    end = time.monotonic() + 300
+    while handle.status() != "ended":
+        assert time.monotonic() < end, (handle.directory / "journal.jsonl").read_text()
+        time.sleep(0.2)
+    state = SweepState(read_events(handle.directory / "journal.jsonl"))
+    assert state.attempts[-1]["ended"]["reason"].startswith("time_limit of ")
+    if state.incumbent():  # on a machine that is not too busy for one epoch
+        assert handle.wait().evaluate(split[1])
 
 
 def test_without_a_slurm_it_says_so_before_anything_is_made(split, here, monkeypatch):
@@ -113,8 +136,6 @@ def test_without_a_slurm_it_says_so_before_anything_is_made(split, here, monkeyp
 def test_on_slurm_submitted_here_and_waited_for_elsewhere(slurm, shared_tmp, split, small, monkeypatch):
     """Two hosts; the job runs when this process is not looking; another one waits for it and evaluates."""
     monkeypatch.chdir(shared_tmp)
-    from hpo import Real
-
     handle = MultiModalPredictor(label="label", verbosity=0).fit(
         split[0],
         hyperparameters={**small, "optimization.learning_rate": Real(1e-3, 1e-2, log=True)},

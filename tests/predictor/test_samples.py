@@ -15,15 +15,17 @@ from hpo.data.images import ImagePolicy
 from hpo.data.read import describe, open_split
 from hpo.errors import DataError, UsageError
 from hpo.predictor.datasets import default_holdout, materialise
+from hpo.predictor.frames import Roles
 from hpo.predictor.labels import infer_labels
 from hpo.predictor.samples import decoded, is_prepared, read_prepared, read_samples
 
 POLICY = ImagePolicy("jpeg", None, 1024)
+ROLES = Roles("label")
 
 
 def shards(table, folder, tuning=None, holdout=0.25, seed=0, **options):
-    train = read_samples(table, "label", what="train_data")
-    tuning = None if tuning is None else read_samples(tuning, "label", what="tuning_data")
+    train = read_samples(table, ROLES, "train_data")
+    tuning = None if tuning is None else read_samples(tuning, ROLES, "tuning_data")
     labels = options.get("labels") or infer_labels(train.labels, None)
     said = []
     return materialise(train, tuning, labels, holdout, seed, folder, said.append, lambda *_: None), said
@@ -32,7 +34,7 @@ def shards(table, folder, tuning=None, holdout=0.25, seed=0, **options):
 @pytest.mark.parametrize("form", ["frame", "csv", "tsv", "parquet", "mapping", "bytes"])
 def test_tables(form, photos, tmp_path):
     table = photos.iloc[:6].set_index(pd.Index(list("abcdef")))
-    whole = [np.array(image) for image in decoded(read_samples(table, "label"), POLICY)]
+    whole = [np.array(image) for image in decoded(read_samples(table, ROLES), POLICY)]
     given = table
     if form in ("csv", "tsv"):
         given = tmp_path / f"t.{form}"
@@ -44,7 +46,7 @@ def test_tables(form, photos, tmp_path):
         given = {"image": table["image"].tolist(), "label": table["label"].tolist()}
     elif form == "bytes":
         given = table.assign(image=[Path(path).read_bytes() for path in table["image"]])
-    samples = read_samples(given, "label")
+    samples = read_samples(given, ROLES)
     assert list(samples.labels) == table["label"].tolist()
     assert list(samples.index) == (list("abcdef") if form in ("frame", "parquet", "bytes") else list(range(6)))
     found = list(decoded(samples, POLICY))
@@ -58,19 +60,19 @@ def test_paths_beside_the_table_or_below_here(photos, here):
     shutil.copy(source, folder / "a.jpg")
     shutil.copy(source, here / "b.jpg")
     (folder / "t.csv").write_text("image,label\na.jpg,x\nb.jpg,y\n")
-    found = read_samples(folder / "t.csv", "label").references
+    found = read_samples(folder / "t.csv", ROLES).references
     assert found == [str(folder / "a.jpg"), str(here / "b.jpg")]
 
 
 def test_a_list_of_paths_and_one_path(photos):
     paths = photos["image"].tolist()[:3]
-    assert read_samples(paths, "label").labels is None
-    assert read_samples(paths[0], "label").references == paths[:1]
+    assert read_samples(paths, ROLES).labels is None
+    assert read_samples(paths[0], ROLES).references == paths[:1]
 
 
 def test_folders_and_zips_keep_their_splits(photos, tmp_path):
     root = Path(photos["image"][0]).parents[1]
-    from_folder = read_samples(root, "label")
+    from_folder = read_samples(root, ROLES)
     assert sorted(from_folder.labels) == sorted(photos["label"])
     with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
         for split in ("train", "validation"):
@@ -84,8 +86,7 @@ def test_folders_and_zips_keep_their_splits(photos, tmp_path):
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        (lambda t: t.assign(price=1.0), UsageError, "column 'price' is neither the image .'image'. nor the label"),
-        (lambda t: t.assign(back=t["image"]), UsageError, r"2 image columns \(image, back\); one is modelled"),
+        (lambda t: t.assign(back=t["image"]), UsageError, r"2 image columns \(image, back\); the model takes one"),
         (lambda t: t[["label"]], UsageError, "no column of image paths .* image_column="),
         (lambda t: t.iloc[:0], DataError, "data has no rows"),
         (lambda t: t.assign(image=[*t["image"][:-1], None]), DataError, "data row 5 names no image"),
@@ -95,16 +96,16 @@ def test_folders_and_zips_keep_their_splits(photos, tmp_path):
 )
 def test_what_cannot_be_used_is_said(change, error, message, photos):
     with pytest.raises(error, match=message):
-        read_samples(change(photos.iloc[:6]), "label")
+        read_samples(change(photos.iloc[:6]), ROLES)
     with pytest.raises(UsageError, match="no column 'imge'. Did you mean 'image'"):
-        read_samples(photos, "label", "imge")
+        read_samples(photos, Roles("label", ("imge",)))
 
 
 def test_an_unreadable_image_is_named_by_its_row(photos, tmp_path):
     (tmp_path / "bad.jpg").write_bytes(b"nothing")
     table = pd.concat([photos.iloc[:2], pd.DataFrame({"image": [str(tmp_path / "bad.jpg")], "label": ["hat"]})])
-    with pytest.raises(DataError, match="data row 2 .*bad.jpg.* cannot be read: not an image"):
-        list(decoded(read_samples(table, "label"), POLICY))
+    with pytest.raises(DataError, match="data row 2 cannot be read: .*bad.jpg: not an image"):
+        list(decoded(read_samples(table, ROLES), POLICY))
 
 
 def test_made_once_by_content(photos, tmp_path):
