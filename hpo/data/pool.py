@@ -1,4 +1,4 @@
-"""Worker processes for prepare.py: tasks in, results out in the same order, never many waiting in memory."""
+"""Workers that make and check shards: tasks in, results out in the same order, never many waiting in memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from types import TracebackType
 from typing import TypeVar
@@ -32,12 +32,13 @@ def available_cpus() -> int:
 class Crew:
     """`workers` processes, or this one alone when it is 1. Started at the first task, gone at the end of the `with`.
 
-    Processes are spawned, not forked: the caller may hold threads, locks of HDF5 or a CUDA context.
+    Processes are spawned, not forked: the caller may hold threads, locks of HDF5 or a CUDA context. A spawned one
+    imports the caller's script again, so where that is a person's the workers are `threads`; decoders free the GIL.
     """
 
-    def __init__(self, workers: int) -> None:
-        self._workers = workers
-        self._pool: ProcessPoolExecutor | None = None
+    def __init__(self, workers: int, threads: bool = False) -> None:
+        self._workers, self._threads = workers, threads
+        self._pool: ProcessPoolExecutor | ThreadPoolExecutor | None = None
 
     def __enter__(self) -> Crew:
         return self
@@ -72,8 +73,10 @@ class Crew:
                 "it goes on where it stopped."
             ) from None
 
-    def _started(self) -> ProcessPoolExecutor:
-        if self._pool is None:
+    def _started(self) -> ProcessPoolExecutor | ThreadPoolExecutor:
+        if self._pool is None and self._threads:
+            self._pool = ThreadPoolExecutor(self._workers, "slurmtune-shards")
+        elif self._pool is None:
             self._pool = ProcessPoolExecutor(
                 self._workers, multiprocessing.get_context("spawn"), _set_up_worker, (os.getpid(),)
             )

@@ -74,11 +74,12 @@ def prepare(
     recipe: Recipe,
     workers: int = 1,
     *,
+    threads: bool = False,
     strict: bool = False,
     tell: Tell = be_quiet,
     progress: Progress = be_quiet,
 ) -> DataSummary:
-    """Makes the data directory `out`, or goes on with it, or finds it complete.
+    """Makes the data directory `out`, or goes on with it, or finds it complete. `threads`: what workers are, see Crew.
 
     Raises:
         UsageError: `out` cannot be used (see resume.claim).
@@ -96,7 +97,8 @@ def prepare(
                 tell(f"{out} is complete already.")
             else:
                 table = _read_table(source, codes)
-                _fill(_Job(source, recipe, identity, strict, place, progress, table), codes, workers, tell)
+                crew = Crew(min(workers, _useful_workers(source)), threads)
+                _fill(_Job(source, recipe, identity, strict, place, progress, table), codes, crew, tell)
     except OSError as error:
         raise DataError(f"{out} cannot be written ({error}); mend that and run the same command again.") from error
     return describe(out)
@@ -126,9 +128,9 @@ def _useful_workers(source: Source) -> int:
     return 1 + len(source.listing) // 256 + int(source.listing.sizes.sum()) // (8 * MIB)
 
 
-def _fill(job: _Job, codes: np.ndarray, workers: int, tell: Tell) -> None:
+def _fill(job: _Job, codes: np.ndarray, crew: Crew, tell: Tell) -> None:
     planned = plan_shards(job.source.listing, codes, job.recipe)
-    with Crew(min(workers, _useful_workers(job.source))) as crew:
+    with crew:
         kept = _sound(job, planned, crew)
         missing = [shard for shard in planned if shard.stem not in kept]
         if kept:

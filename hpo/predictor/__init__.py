@@ -4,7 +4,7 @@ predictor   MultiModalPredictor                 document   its arguments -> a sw
 samples     any table or folder of images       frames     a table's columns and what each is
 labels      problem type, classes, targets
 datasets    samples -> shards, once             metrics    scores by name, with numpy
-handle      a fit at work, here or on SLURM     watch      what it says meanwhile
+handle      a fit at work, here or on SLURM     voice      what it says meanwhile
 single      one trial without Ray               outcome    from a sweep's directory to one model
 record      the files of a predictor
 """

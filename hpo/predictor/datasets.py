@@ -19,6 +19,7 @@ from hpo.data.listener import Progress, Tell
 from hpo.data.listing import NO_IMAGE, Listing, Loader, Reference, Source, Table
 from hpo.data.manifest import MANIFEST, SPLITS
 from hpo.data.plan import Recipe
+from hpo.data.pool import available_cpus
 from hpo.data.split import Shares, assign_splits
 from hpo.data.write import prepare
 from hpo.errors import DataError, UsageError
@@ -26,7 +27,6 @@ from hpo.predictor.labels import Labels
 from hpo.predictor.samples import Content, Samples
 
 _FORMAT = 1  # of the checksum
-_LARGE = 20_000  # images from which it is worth saying that prepare.py works in parallel
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,6 @@ def materialise(
     if (out / MANIFEST).is_file():
         tell(f"data {out} is there already")
         return out
-    if len(listing) >= _LARGE:
-        tell("launch/prepare.py makes shards in parallel: train_data may be the directory that it makes")
     counts = ", ".join(f"{listing.splits.count(split)} {split}" for split in SPLITS if split in listing.splits)
     tell(f"data {out}: {counts}")
     source = Source("table", train.name, listing, loaders, {}, tuple(train.notes))
@@ -77,7 +75,8 @@ def materialise(
         if message.startswith("warning"):  # the rest is said above, by the words of this room
             tell(message)
 
-    prepare(source, out, Recipe(shares=Shares(0, 0)), tell=warn, progress=progress)
+    recipe = Recipe(shares=Shares(0, 0))
+    prepare(source, out, recipe, available_cpus(), threads=True, tell=warn, progress=progress)
     return out
 
 

@@ -20,7 +20,7 @@ from hpo.predictor.labels import Labels, infer_labels
 from hpo.predictor.metrics import METRICS, default_metric, find_metric
 from hpo.predictor.record import PredictorFiles, Record
 from hpo.predictor.samples import Samples, from_frame, is_prepared, read_frame, read_samples
-from hpo.predictor.watch import Bar, Voice, voice
+from hpo.predictor.voice import Bar, Voice, voice
 from hpo.search.plugins import rehearse
 from hpo.staging import name_run, stage_sweep
 

@@ -19,8 +19,9 @@ from hpo.config import SweepConfig
 from hpo.errors import ClusterError, UsageError
 from hpo.layout import SweepDirectory, absolute, read_json, write_json
 from hpo.predictor.record import PredictorFiles
-from hpo.predictor.watch import Voice, Watch, voice
+from hpo.predictor.voice import Voice, voice
 from hpo.records import SweepState, read_events
+from hpo.results.watch import Watch
 
 if TYPE_CHECKING:
     from hpo.predictor.predictor import MultiModalPredictor
@@ -172,7 +173,8 @@ class FitHandle:
         """
         from hpo.predictor.predictor import MultiModalPredictor
 
-        watch = Watch(self._files.sweep, int(read_json(self._files.sweep.resolved)["num_trials"]), self._verbosity)
+        say = voice(self._verbosity) if self._verbosity > 0 else None
+        watch = Watch(self._files.sweep, int(read_json(self._files.sweep.resolved)["num_trials"]), say)
         try:
             self._follow(watch, timeout)
         except KeyboardInterrupt:

@@ -31,7 +31,7 @@ from hpo.predictor.metrics import find_metric
 from hpo.predictor.outcome import finish
 from hpo.predictor.record import PredictorFiles, Record
 from hpo.predictor.samples import Samples, decoded, is_prepared, read_prepared, read_samples
-from hpo.predictor.watch import voice
+from hpo.predictor.voice import voice
 from hpo.results.read import Results, read_results
 
 if TYPE_CHECKING:

@@ -20,6 +20,6 @@ def test_every_test_it_names_exists():
 
 def test_its_blocks_are_python():
     blocks = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     for block in blocks:
         ast.parse(block)

@@ -131,6 +131,15 @@ def test_made_once_by_content(photos, tmp_path):
     assert len(list((tmp_path / "data").iterdir())) == 3
 
 
+def test_shards_are_the_same_however_many_threads_make_them(photos, tmp_path, monkeypatch):
+    made = []
+    for cpus in (1, 3):
+        monkeypatch.setattr("hpo.predictor.datasets.available_cpus", lambda cpus=cpus: cpus)
+        data, _ = shards(photos, tmp_path / str(cpus))
+        made.append([shard["sha256"] for shard in json.loads((data / "manifest.json").read_text())["shards"]])
+    assert made[0] == made[1]
+
+
 def test_tuning_data_are_the_validation_split(photos, tmp_path):
     rows = photos.sample(20, random_state=0)
     data, _ = shards(photos.drop(rows.index), tmp_path, tuning=rows)
