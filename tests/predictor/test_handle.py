@@ -95,11 +95,11 @@ def test_time_is_limited(split, here, small):
     folder = Path(split[0]["image"].iloc[0]).parents[1]
     predictor = MultiModalPredictor(label="label", verbosity=0)
     began = time.monotonic()
-    predictor.fit(folder, hyperparameters={**small, **LONG, "optimization.max_epochs": 100000}, time_limit=12)
+    predictor.fit(folder, hyperparameters={**small, **LONG, "optimization.max_epochs": 100000}, time_limit=25)
     assert predictor.leaderboard()["state"][0] == "interrupted"
     assert MultiModalPredictor.attach(predictor.path).status() == "ended"
     assert predictor.fit_summary()["val_accuracy"] >= predictor.leaderboard()["val_accuracy"][0]
-    assert time.monotonic() - began > 8  # it used its time
+    assert time.monotonic() - began > 15  # it used its time
     assert len(predictor.predict(folder)) == 72
     assert set(predictor.evaluate(folder)) == {"accuracy"}
 
