@@ -64,6 +64,7 @@ ALLOWED = {  # room -> packages from outside, rooms of ours
             "hpo.search.trialfiles",
             "hpo.cluster.request",
             "hpo.cluster.submission",
+            "hpo.cluster.terms",
             "hpo.cluster.winner",
             "hpo.predictor",
         },
