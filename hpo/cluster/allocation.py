@@ -24,6 +24,7 @@ class Allocation:
     gpus: int
     memory_mb: int | None
     end_time: float | None  # Unix seconds at which SLURM ends the job; None when nobody does
+    restarts: int = 0  # how often SLURM has queued the job again
 
     @property
     def hostname(self) -> str:
@@ -43,9 +44,9 @@ def find_allocation(environ: Mapping[str, str] = os.environ) -> Allocation:
     """The allocation that this process runs in, from SLURM's environment or, without one, from the machine."""
     job = environ.get("SLURM_JOB_ID", "") if "SLURM_PROCID" in environ else ""
     mark = environ.get("SLURMTUNE_ATTEMPT") or os.urandom(4).hex()
-    restart = environ.get("SLURM_RESTART_COUNT", "0")
+    restarts = environ.get("SLURM_RESTART_COUNT", "0")
     return Allocation(
-        attempt=f"{job}.{restart}.{mark}" if job else f"local.{mark}",
+        attempt=f"{job}.{restarts}.{mark}" if job else f"local.{mark}",
         job=job,
         rank=int(environ.get("SLURM_PROCID", "0")) if job else 0,
         nodes=int(environ.get("SLURM_STEP_NUM_NODES") or environ.get("SLURM_JOB_NUM_NODES", "1")) if job else 1,
@@ -53,6 +54,7 @@ def find_allocation(environ: Mapping[str, str] = os.environ) -> Allocation:
         gpus=count_gpus(environ),
         memory_mb=_memory(environ) if job else None,
         end_time=_end_time(job, environ) if job else None,
+        restarts=int(restarts) if job else 0,
     )
 
 

@@ -15,7 +15,7 @@ from hpo.cluster.fencing import fence_others
 from hpo.cluster.jobs import cancel_jobs, read_jobs
 from hpo.cluster.processes import Child
 from hpo.cluster.raynode import prepare_node, ray_environment
-from hpo.cluster.rendezvous import own_address
+from hpo.cluster.rendezvous import own_address, reachable
 from hpo.cluster.requeue import requeue
 from hpo.cluster.supervisor import POLL_S, START_TRIES, STOPPED, Supervisor, log_of, say
 from hpo.cluster.terms import Terms, fruitless, read_terms, spent
@@ -25,6 +25,7 @@ from hpo.usage import Usage, origin
 
 _HEAD_DEADLINE_S = 60
 _DRAIN_S = 20  # for the driver to save and leave, less than SLURM's usual 30 s between SIGTERM and SIGKILL
+_SETTLE_S = 5  # in which a Ray that the driver has failed with ends as well
 _LOOK_S = 2.0  # at the requests that come as files
 _CRASHED = 4  # exit code of an attempt whose Ray or driver was lost
 
@@ -128,11 +129,23 @@ class HeadSupervisor(Supervisor):
             if head.poll() is not None and deadline is None:
                 break
             time.sleep(POLL_S)
-        if code is not None and code >= 0 and (code in (0, STOPPED) or head.poll() is None):
+        if code == 0 or (code == STOPPED and self.asked):
+            return code
+        if code is not None and code > 0 and not self._ray_is_gone(head):
             return code
         lost = driver if code is not None and code < 0 else head
         say(f"{lost.name} ended by itself (exit {lost.poll()}); see {log_of(self.rendezvous, lost)}")
         return STOPPED if self.asked else _CRASHED
+
+    def _ray_is_gone(self, head: Child) -> bool:
+        """Whether Ray's head has died, which the driver may notice before `ray start` does."""
+        assert self._node is not None
+        end = time.monotonic() + _SETTLE_S
+        while time.monotonic() < end:
+            if head.poll() is not None or not reachable(self._node.gcs):
+                return True
+            time.sleep(POLL_S)
+        return False
 
     def _look_around(self) -> None:
         if self._walltime_near():

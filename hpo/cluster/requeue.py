@@ -1,4 +1,4 @@
-"""Puts a job that has ended early back into the queue."""
+"""Puts a job that has ended early, or has lost its batch script, back into the queue."""
 
 from __future__ import annotations
 
@@ -16,3 +16,16 @@ def requeue(job: str) -> str:
     except (OSError, subprocess.TimeoutExpired) as error:
         return str(error)
     return " ".join(answer.stderr.split()) or f"exit {answer.returncode}" if answer.returncode else ""
+
+
+def runs(job: str, restarts: int) -> bool:
+    """Whether SLURM runs the job, and has queued it again `restarts` times so far. Without an answer it does not."""
+    try:
+        answer = subprocess.run(
+            ["scontrol", "show", "job", job, "--oneliner"],
+            capture_output=True, text=True, timeout=_DEADLINE_S, check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    words = answer.stdout.split()
+    return "JobState=RUNNING" in words and f"Restarts={restarts}" in words

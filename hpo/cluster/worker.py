@@ -1,26 +1,37 @@
 """A Ray worker on one host: joins the attempt that is at work, starts Ray again where it dies, and leaves at the end.
 
 A worker meets an attempt through its files. When another attempt follows, after a crash of Ray's head or of the
-driver, it joins that as well.
+driver, it joins that as well. Of a gang, it also sees to the job when rank 0 is lost with its host.
 """
 
 from __future__ import annotations
 
+import math
 import signal
 import time
 
+from hpo.cluster.jobs import cancel_jobs
 from hpo.cluster.processes import Child, end_processes, find_processes
 from hpo.cluster.rendezvous import Rendezvous, find_live, own_address, reachable
+from hpo.cluster.requeue import requeue, runs
 from hpo.cluster.supervisor import POLL_S, START_TRIES, Supervisor, log_of, say
 from hpo.errors import ClusterError
+from hpo.records import SweepState, read_events
 
 _HEAD_DEADLINE_S = 180
 _NEXT_DEADLINE_S = 60  # for word from rank 0 after the end of an attempt, or of its host
 _CALM_S = 600  # deaths of Ray longer ago are forgiven
+_KNOCK_S = 2.0  # at the head's port
+_SILENT_S = 30  # a head that has not answered for so long, of an attempt that has not ended, is lost with its host
 
 
 class WorkerSupervisor(Supervisor):
     """Any rank of a gang but 0."""
+
+    _gcs = ""  # of the head that we serve
+    _heard = math.inf  # when it answered last, by the monotonic clock
+    _knocked = 0.0
+    _deserted = False
 
     def _heeds(self, signum: int) -> bool:
         return signum != signal.SIGUSR2  # the walltime is rank 0's to plan for
@@ -34,10 +45,12 @@ class WorkerSupervisor(Supervisor):
             finally:
                 self._end()
                 self.since = time.time()
+        if self._deserted:
+            self._see_to_the_job()
         return 0
 
     def _await_attempt(self, served: Rendezvous | None) -> Rendezvous | None:
-        """The next attempt of this job; None when there will be none."""
+        """The next attempt of this job; None when there will be none, or when rank 0 is lost."""
         end = time.monotonic() + (_NEXT_DEADLINE_S if served else _HEAD_DEADLINE_S)
         while time.monotonic() < end and not self.asked:
             if found := self._find_attempt(self.allocation.attempt):
@@ -45,8 +58,11 @@ class WorkerSupervisor(Supervisor):
             ended = (served or self.rendezvous).read("exit")
             if ended and not ended.get("again"):
                 return None
+            if served and self._head_is_lost():
+                break
             time.sleep(POLL_S)
         if served or self.asked:
+            self._deserted = not self.asked
             return None
         raise ClusterError(
             f"Ray's head could not be reached from {self.allocation.hostname}; "
@@ -62,6 +78,7 @@ class WorkerSupervisor(Supervisor):
         """Keeps Ray on this host for the attempt until it is over, its head has gone, or we are asked to leave."""
         name = f"worker-{self.allocation.worker}"
         head = self.rendezvous.read("head") or {}
+        self._gcs, self._heard = head["gcs"], time.monotonic()
         deaths: list[float] = []
         while True:
             ray = self._start_ray(name, head["gcs"], own_address(), len(deaths))
@@ -90,4 +107,34 @@ class WorkerSupervisor(Supervisor):
         return self._should_leave()
 
     def _should_leave(self) -> bool:
-        return bool(self.asked) or self.rendezvous.stopped
+        return bool(self.asked) or self.rendezvous.stopped or self._head_is_lost()
+
+    # -- when rank 0 is lost ----------------------------------------------------------------------------------------
+
+    def _head_is_lost(self) -> bool:
+        """Whether the head has been silent for long, although its attempt has not ended."""
+        now = time.monotonic()
+        if now - self._knocked > _KNOCK_S:
+            self._knocked = now
+            if reachable(self._gcs, 1.0):
+                self._heard = time.monotonic()
+            else:  # a file of ours in the folder, or NFS would go on to show the list of names that it remembers
+                self.rendezvous.announce(f"alone-{self.allocation.rank}", since=round(time.time(), 3))
+        return now - self._heard > _SILENT_S and not self.rendezvous.stopped
+
+    def _see_to_the_job(self) -> None:
+        """The batch script is lost with the host of rank 0, and SLURM, which is not to end the job when a host fails,
+        would keep the other hosts for nothing until the walltime. So the job is queued again from here."""
+        job = self.allocation.job
+        if not runs(job, self.allocation.restarts):
+            return  # another rank was quicker, or SLURM
+        say(f"nothing is heard of rank 0 of job {job}: its host is lost")
+        over = self.directory.stop_request.exists() or SweepState(read_events(self.directory.journal)).ended
+        refusal = "" if over else requeue(job)
+        if not refusal and not over:
+            say(f"job {job} is queued again")
+        elif runs(job, self.allocation.restarts):
+            why = "the sweep has ended" if over else f"SLURM refused to requeue ({refusal})"
+            hint = "" if over else f"; go on with submit.py --resume {self.directory.root}"
+            say(f"{why}; job {job} is cancelled{hint}")
+            cancel_jobs([job])
