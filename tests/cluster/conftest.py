@@ -65,7 +65,7 @@ def wait_for_event():
             state = SweepState(read_events(directory / "journal.jsonl"))
             if condition(state):
                 return state
-            time.sleep(0.1)
+            time.sleep(0.25)
         raise AssertionError(f"waited {timeout} s in vain; {state.events} events")
 
     return wait
@@ -79,6 +79,7 @@ def measure(request):
     def note(**row):
         if path:
             with Path(path).open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps({"test": request.node.name, "t": round(time.time(), 1), **row}) + "\n")
+                about = {"test": request.node.name, "t": round(time.time()), "load": round(os.getloadavg()[0], 1)}
+                stream.write(json.dumps({**about, **row}) + "\n")
 
     return note

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 
 import pytest
+from small_sweeps import ROOT
 
 from hpo.records import SweepState, read_events
+from hpo.usage import Usage
 
 pytestmark = [pytest.mark.slurm, pytest.mark.faults]
-SETTINGS = ("--set", "scheduler=FIFO", "--set", "optim.patience=9999", "--gpus-per-node", "2")
+SETTINGS = ("--set", "scheduler=FIFO", "--set", "optim.patience=99999", "--gpus-per-node", "2")
 WHOLE_HOST = ("--gpus-per-node", "4", "--cpus-per-task", "8")
+ENDLESS = 50000  # epochs
+WAIT_S = 400
 
 
-def start(submit, path, run, *flags):
-    done = submit(path, *SETTINGS, *flags, "--run-dir", run, "--json")
+def start(submit, path, run, *flags, **options):
+    done = submit(path, *SETTINGS, *flags, "--run-dir", run, "--json", **options)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)["job"]
+
+
+def resume(submit, run, *flags):
+    done = submit("--resume", run, *flags, "--json")
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)["job"]
 
@@ -28,10 +39,22 @@ def state_of(run):
     return SweepState(read_events(run / "journal.jsonl"))
 
 
-def assert_whole(run, before, epochs):
+@pytest.fixture
+def at_work(wait_for_event):
+    """at_work(run, n): waits until the n-th attempt has brought an epoch; returns the state."""
+
+    def brings(run, number):
+        attempts = Usage(read_events(run / "journal.jsonl")).attempts
+        return len(attempts) == number and attempts[-1].epochs > 1
+
+    return lambda run, number: wait_for_event(run, lambda _: brings(run, number), WAIT_S)
+
+
+def assert_unbroken(run, before):
+    """Each trial has every epoch up to its last, and what was known before is known still."""
     state = state_of(run)
-    assert state.ended
-    assert all(sorted(trial.last) == list(range(1, epochs + 1)) for trial in state.trials.values())
+    for trial in state.trials.values():
+        assert sorted(trial.last) == list(range(1, trial.epochs + 1))
     for trial in before.trials.values():
         assert {e: state.trials[trial.id].first[e] for e in trial.first} == trial.first
     return state
@@ -39,115 +62,151 @@ def assert_whole(run, before, epochs):
 
 def exit_code(slurm, job):
     """As accounting has it, which takes a moment."""
-    end = time.monotonic() + 30
+    end = time.monotonic() + 60
     while not (found := slurm.run("sacct", "-X", "-n", "-P", "-j", job, "-o", "State,ExitCode").stdout.split()):
         assert time.monotonic() < end
         time.sleep(0.5)
     return found[-1]
 
 
-def test_preempted_by_sigterm_alone(slurm, shared_tmp, write_sweep, submit, wait_for_event, measure):
-    run = shared_tmp / "run"
-    path = write_sweep(shared_tmp, trials=2, epochs=250, per_class=40)
-    job = start(submit, path, run, "--partition", "preempt", *WHOLE_HOST, "--time", "20")
-    before = wait_for_event(run, lambda s: any(t.epochs > 2 for t in s.trials.values()))
-    t0 = time.time()
+def preempt(slurm):
     slurm.run("sbatch", "-p", "gpu", "-N3", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 1")
-    state = wait_for_event(run, lambda s: s.attempts[0]["ended"], timeout=60)
-    measure(fault="preemption, SIGTERM", seconds=state.attempts[0]["ended"]["t"] - t0, lost_epochs=1)
-    assert "SIGTERM" in state.attempts[0]["ended"]["reason"]
-    assert slurm.wait(job, timeout=500) == "COMPLETED", log_of(run, job)
-    assert len(assert_whole(run, before, 250).attempts) == 2
+    return time.time()
 
 
-def test_preempted_where_the_site_cancels(slurm, shared_tmp, write_sweep, submit, wait_for_event):
+def ended(wait_for_event, run, attempt):
+    return wait_for_event(run, lambda s: s.attempts[attempt]["ended"], WAIT_S).attempts[attempt]["ended"]
+
+
+def with_fault(folder, fault):
+    """An environment in which every epoch of the first two trials suffers it."""
+    (folder / "counts").mkdir()
+    plan = {trial: {"fault": fault, "epoch": "any", "times": 10**6} for trial in ("0000", "0001")}
+    inject = str(ROOT / "tests" / "faults" / "inject")
+    counts = str(folder / "counts")
+    return {**os.environ, "FAULT_PLAN": json.dumps(plan), "FAULT_COUNTS": counts, "PYTHONPATH": inject}
+
+
+def test_preempted_where_the_site_requeues_and_where_it_cancels(
+    slurm, shared_tmp, write_sweep, submit, at_work, wait_for_event, measure
+):
+    """SIGTERM alone, each time."""
     run = shared_tmp / "run"
-    path = write_sweep(shared_tmp, trials=2, epochs=250, per_class=40)
+    path = write_sweep(shared_tmp, trials=2, epochs=ENDLESS, per_class=40)
+    job = start(submit, path, run, "--partition", "preempt", *WHOLE_HOST, "--time", "40")
+    before = at_work(run, 1)
+    t0 = preempt(slurm)
+    event = ended(wait_for_event, run, 0)
+    assert "SIGTERM" in event["reason"]
+    measure(fault="preemption, requeued", seconds=event["t"] - t0, lost_epochs=1)
+    at_work(run, 2)
+    assert {attempt["job"] for attempt in assert_unbroken(run, before).attempts} == {job}
+
     slurm.run("scontrol", "update", "partition=preempt", "PreemptMode=CANCEL")
     try:
-        job = start(submit, path, run, "--partition", "preempt", *WHOLE_HOST, "--time", "20")
-        before = wait_for_event(run, lambda s: any(t.epochs > 2 for t in s.trials.values()))
-        slurm.run("sbatch", "-p", "gpu", "-N3", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 1")
+        t0 = preempt(slurm)
+        measure(fault="preemption, cancelled", seconds=ended(wait_for_event, run, 1)["t"] - t0, lost_epochs=1)
         slurm.wait(job, timeout=90)
     finally:
         slurm.run("scontrol", "update", "partition=preempt", "PreemptMode=REQUEUE")
-    assert state_of(run).attempts[0]["ended"]
-    again = json.loads(submit("--resume", run, "--partition", "gpu", "--json").stdout)["job"]
-    assert slurm.wait(again, timeout=500) == "COMPLETED"
-    assert_whole(run, before, 250)
+    job = resume(submit, run, "--partition", "gpu")
+    at_work(run, 3)
+    assert submit("--stop", run).returncode == 0
+    assert_unbroken(run, before)
+    assert exit_code(slurm, job) == "FAILED|75:0"
 
 
-def test_usr2_saves_and_queues_the_job_again(slurm, shared_tmp, write_sweep, submit, wait_for_event):
+def test_usr2_a_refused_requeue_and_scancel(slurm, shared_tmp, write_sweep, submit, at_work, wait_for_event, measure):
+    """All of them leave a sweep that can be gone on with."""
     run = shared_tmp / "run"
-    path = write_sweep(shared_tmp, trials=2, epochs=250, per_class=40)
-    job = start(submit, path, run, "--partition", "gpu", "--nodes", "2", "--time", "20")
-    before = wait_for_event(run, lambda s: any(t.epochs > 2 for t in s.trials.values()))
+    path = write_sweep(shared_tmp, trials=2, epochs=ENDLESS, per_class=40)
+    job = start(submit, path, run, "--partition", "gpu", "--nodes", "2", "--time", "40")
+    before = at_work(run, 1)
+    t0 = time.time()
     slurm.run("scancel", "--signal=USR2", job)  # as SLURM sends it before the walltime, and some sites at a preemption
-    assert "SIGUSR2" in wait_for_event(run, lambda s: s.attempts[0]["ended"], 60).attempts[0]["ended"]["reason"]
-    wait_for_event(run, lambda s: len(s.attempts) == 2, timeout=120)
-    assert slurm.wait(job, timeout=500) == "COMPLETED"
-    assert_whole(run, before, 250)
+    event = ended(wait_for_event, run, 0)
+    assert "SIGUSR2" in event["reason"]
+    measure(fault="USR2, requeued", seconds=event["t"] - t0, lost_epochs=1)
+    at_work(run, 2)
+    assert {attempt["job"] for attempt in assert_unbroken(run, before).attempts} == {job}
 
-
-def test_scancel_and_a_refused_requeue_leave_a_sweep_that_can_be_resumed(
-    slurm, shared_tmp, write_sweep, submit, wait_for_event, measure
-):
-    run = shared_tmp / "run"
-    path = write_sweep(shared_tmp, trials=2, epochs=250, per_class=40)
-    job = start(submit, path, run, "--partition", "gpu", "--time", "20")
-    before = wait_for_event(run, lambda s: any(t.epochs > 2 for t in s.trials.values()))
     slurm.run("scontrol", "update", f"jobid={job}", "requeue=0")
     slurm.run("scancel", "--signal=USR2", job)
-    assert slurm.wait(job, timeout=90) == "FAILED"
+    assert slurm.wait(job, timeout=120) == "FAILED"
     assert "SLURM refused to requeue" in log_of(run, job)
     assert exit_code(slurm, job) == "FAILED|75:0"
 
-    job = json.loads(submit("--resume", run, "--json").stdout)["job"]
-    wait_for_event(run, lambda s: len(s.attempts) == 2 and any(t.state == "running" for t in s.trials.values()))
+    job = resume(submit, run)
+    at_work(run, 3)
     t0 = time.time()
     slurm.run("scancel", job)
-    state = wait_for_event(run, lambda s: s.attempts[1]["ended"], timeout=60)
-    measure(fault="scancel", seconds=state.attempts[1]["ended"]["t"] - t0, lost_epochs=1)
+    measure(fault="scancel", seconds=ended(wait_for_event, run, 2)["t"] - t0, lost_epochs=1)
     assert slurm.wait(job, timeout=90) == "CANCELLED"
     assert exit_code(slurm, job).endswith("|75:0")
+    resume(submit, run)
+    at_work(run, 4)
+    assert submit("--stop", run).returncode == 0
+    assert_unbroken(run, before)
 
-    job = json.loads(submit("--resume", run, "--json").stdout)["job"]
-    assert slurm.wait(job, timeout=500) == "COMPLETED"
-    assert_whole(run, before, 250)
 
-
-def test_four_jobs_of_two_minutes(slurm, shared_tmp, write_sweep, submit, wait_for_event):
+def test_a_sweep_that_needs_four_jobs_of_two_minutes(slurm, shared_tmp, write_sweep, submit, measure):
+    """Epochs of 6 s, 44 of each of two trials: it goes through by itself, drained on our own clock."""
     run = shared_tmp / "run"
-    path = write_sweep(shared_tmp, trials=2, epochs=4000, per_class=40)
-    job = start(submit, path, run, "--partition", "gpu", "--time", "2", "--max-attempts", "4")
-    end = time.monotonic() + 900
+    path = write_sweep(shared_tmp, trials=2, epochs=44)
+    t0 = time.time()
+    job = start(submit, path, run, "--partition", "gpu", "--time", "2", timeout=240, env=with_fault(shared_tmp, "slow"))
+    end = time.monotonic() + 1800
     while slurm.state(job) not in ("COMPLETED", "FAILED", "TIMEOUT", "CANCELLED"):
         assert time.monotonic() < end
         time.sleep(1)
     state = state_of(run)
-    assert len(state.attempts) == 4
+    assert slurm.state(job) == "COMPLETED", log_of(run, job)
+    measure(fault="walltime", seconds=time.time() - t0, attempts=len(state.attempts))
+    assert state.ended
+    assert len(state.attempts) >= 4
     assert {attempt["job"] for attempt in state.attempts} == {job}
-    assert all("walltime" in attempt["ended"]["reason"] for attempt in state.attempts)
-    assert "max_attempts 4 is reached" in state.attempts[-1]["ended"]["reason"]
+    assert all("walltime" in attempt["ended"]["reason"] for attempt in state.attempts[:-1])
+    assert all(sorted(trial.last) == list(range(1, 45)) for trial in state.trials.values())
+
+
+def test_three_attempts_without_progress_and_a_limit_on_attempts(slurm, shared_tmp, write_sweep, submit, measure):
+    """Trials that hang: the job ends itself with the reason, and a person's --resume does so at the limit."""
+    run = shared_tmp / "run"
+    path = write_sweep(shared_tmp, trials=2, epochs=3)
+    environ = with_fault(shared_tmp, "hang")
+    t0 = time.time()
+    job = start(submit, path, run, "--partition", "gpu", "--time", "1", env=environ)
+    assert slurm.wait(job, timeout=900) == "FAILED"
+    state = state_of(run)
+    measure(fault="no progress", seconds=time.time() - t0, attempts=len(state.attempts))
+    assert len(state.attempts) == 3
+    assert "3 attempts in a row brought no new epoch" in state.attempts[-1]["ended"]["reason"]
+    assert "3 attempts in a row brought no new epoch" in log_of(run, job)
     assert exit_code(slurm, job) == "FAILED|75:0"
-    for trial in state.trials.values():
-        assert sorted(trial.last) == list(range(1, trial.epochs + 1))  # none left out from job to job
+
+    done = submit("--resume", run, "--max-attempts", "4", "--json", env=environ)
+    job = json.loads(done.stdout)["job"]
+    assert slurm.wait(job, timeout=300) == "FAILED"
+    state = state_of(run)
+    assert len(state.attempts) == 4
+    assert "max_attempts 4 is reached" in state.attempts[-1]["ended"]["reason"]
     refused = submit("--resume", run)
     assert refused.returncode == 2
     assert "max_attempts 4 is reached" in refused.stderr
 
 
-def test_gpu_hours_end_a_sweep_in_order(slurm, shared_tmp, write_sweep, submit, results):
-    """A minute on two GPUs is 0.033 GPU-hours, over two jobs."""
+def test_gpu_hours_end_a_sweep_in_order(slurm, shared_tmp, write_sweep, submit, results, measure):
+    """Nearly two minutes on two GPUs are 0.06 GPU-hours, over several jobs."""
     run = shared_tmp / "run"
-    path = write_sweep(shared_tmp, trials=2, epochs=4000, per_class=40)
-    job = start(submit, path, run, "--partition", "gpu", "--time", "1", "--max-gpu-hours", "0.033")
-    assert slurm.wait(job, timeout=300) == "COMPLETED", log_of(run, job)
+    path = write_sweep(shared_tmp, trials=2, epochs=ENDLESS, per_class=40)
+    job = start(submit, path, run, "--partition", "gpu", "--time", "2", "--max-gpu-hours", "0.06")
+    assert slurm.wait(job, timeout=600) == "COMPLETED", log_of(run, job)
     state = state_of(run)
-    assert "max_gpu_hours 0.033 is spent" in state.ended["reason"]
+    measure(fault="GPU-hours", seconds=None, attempts=len(state.attempts))
+    assert "max_gpu_hours 0.06 is spent" in state.ended["reason"]
     assert len(state.attempts) == 2
     assert results(run)["best"] == state.incumbent().id
     assert (run / "best" / "weights.safetensors").is_file()
     refused = submit("--resume", run)
     assert refused.returncode == 2
-    assert "max_gpu_hours 0.033 is spent" in refused.stderr
+    assert "max_gpu_hours 0.06 is spent" in refused.stderr

@@ -6,14 +6,16 @@ import json
 import os
 import signal
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from hpo.records import SweepState, read_events
 
 pytestmark = [pytest.mark.slurm, pytest.mark.faults]
-SETTINGS = ("--set", "scheduler=FIFO", "--set", "optim.patience=9999")
-AGAIN_S = 90  # from the fault until the trial runs again, where a place is free
+SETTINGS = ("--set", "scheduler=FIFO", "--set", "optim.patience=99999", "--gpus-per-node", "1", "--time", "40")
+ENDLESS = 50000  # epochs; --stop ends these sweeps
+WAIT_S = 400
 
 
 def kill_raylet(slurm, node):
@@ -22,78 +24,122 @@ def kill_raylet(slurm, node):
         os.kill(pid, signal.SIGKILL)
 
 
+def drain(slurm, node):
+    slurm.run("scontrol", "update", f"nodename={node}", "state=drain", "reason=test")
+
+
 FAULTS = {  # name -> how it is injected, whether the host's trial is lost
-    "crash": (lambda slurm, node: slurm.node("crash", node), True),
-    "network down": (lambda slurm, node: slurm.node("link-down", node), True),
+    "drained": (drain, False),
     "raylet killed": (kill_raylet, True),
     "slurmd killed": (lambda slurm, node: slurm.node("slurmd-stop", node), False),
-    "drained": (
-        lambda slurm, node: slurm.run("scontrol", "update", f"nodename={node}", "state=drain", "reason=test"),
-        False,
-    ),
+    "host crashed": (lambda slurm, node: slurm.node("crash", node), True),
+    "network down": (lambda slurm, node: slurm.node("link-down", node), True),
 }
 
 
-def start(submit, path, run, *flags):
-    done = submit(path, "--partition", "gpu", "--gpus-per-node", "1", *SETTINGS, *flags, "--run-dir", run, "--json")
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)["job"]
-
-
-@pytest.mark.parametrize("fault", FAULTS)
-def test_a_worker_host_is_lost(slurm, shared_tmp, write_sweep, submit, wait_for_event, measure, fault):
-    """Three hosts, two trials: one host has a place to spare."""
-    inject, loses = FAULTS[fault]
+@pytest.fixture
+def sweep(slurm, shared_tmp, write_sweep, submit, wait_for_event, measure):
+    """Two endless trials with a place for one on each host: start(hosts), trials(), wait(...), stop()."""
     run = shared_tmp / "run"
-    job = start(
-        submit, write_sweep(shared_tmp, trials=2, epochs=300, per_class=40), run, "--nodes", "3", "--time", "20"
-    )
-    state = wait_for_event(run, lambda s: len(s.trials) == 2 and all(t.epochs > 2 for t in s.trials.values()))
-    hit, other = sorted(state.trials.values(), key=lambda trial: trial.node, reverse=True)
-    assert hit.node != "node1"
-    t0 = time.time()
-    inject(slurm, hit.node)
-    assert slurm.wait(job, timeout=500) == "COMPLETED", (run / "submitit" / f"{job}_0_log.out").read_text()
-    events = read_events(run / "journal.jsonl")
-    after = SweepState(events)
-    assert after.ended
-    assert len(after.attempts) == 1
-    assert all(sorted(trial.last) == list(range(1, 301)) for trial in after.trials.values())
-    assert not after.trials[other.id].failures
-    assert sum(e["type"] == "started" and e["trial"] == other.id for e in events) == 1
-    failures = after.trials[hit.id].failures
-    again = [e for e in events if e["type"] == "started" and e["trial"] == hit.id and e["t"] > t0]
-    if not loses:
-        assert (failures, again) == ([], [])
-        measure(fault=fault, seconds=None, lost_epochs=0)
-        return
-    assert [failure["kind"] for failure in failures] == ["host"]
-    reached = max(
-        e["epoch"] for e in events if e["type"] == "reported" and e["trial"] == hit.id and e["t"] < again[0]["t"]
-    )
-    measure(fault=fault, seconds=again[0]["t"] - t0, lost_epochs=reached - again[0]["epoch"])
-    assert again[0]["t"] - t0 < AGAIN_S
-    assert reached - again[0]["epoch"] <= 1
+    path = write_sweep(shared_tmp, trials=2, epochs=ENDLESS, per_class=40)
+
+    def start(hosts):
+        flags = ("--partition", "gpu", *SETTINGS, "--nodes", str(hosts), "--run-dir", run, "--json")
+        done = submit(path, *flags)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)["job"]
+
+    def wait(condition, timeout=WAIT_S):
+        return wait_for_event(run, condition, timeout)
+
+    def goes_on(epochs=3, **since):
+        """Waits until each trial has as many epochs more; `since`: trial -> epochs, by default those of now."""
+        since = since or {trial.id: trial.epochs for trial in state().trials.values()}
+        return wait(lambda s: len(s.trials) == 2 and all(t.epochs >= since.get(t.id, 0) + epochs
+                                                         for t in s.trials.values()))  # fmt: skip
+
+    def state():
+        return SweepState(read_events(run / "journal.jsonl"))
+
+    def starts(trial, since=0.0):
+        return [event for event in read_events(run / "journal.jsonl")
+                if event["type"] == "started" and event["trial"] == trial and event["t"] > since]  # fmt: skip
+
+    def stop(job):
+        t0 = time.time()
+        done = submit("--stop", run, timeout=300)
+        assert done.returncode == 0, done.stderr
+        ended = state()
+        measure(fault="submit.py --stop", seconds=ended.attempts[-1]["ended"]["t"] - t0)
+        assert "submit.py --stop" in ended.attempts[-1]["ended"]["reason"]
+        for trial in ended.trials.values():
+            assert sorted(trial.last) == list(range(1, trial.epochs + 1))  # none left out
+        assert slurm.state(job) == "FAILED"  # 75: to be gone on with
+        return ended
+
+    return SimpleNamespace(run=run, start=start, wait=wait, goes_on=goes_on, state=state, starts=starts, stop=stop)
+
+
+@pytest.mark.parametrize("faults", [("drained", "raylet killed", "slurmd killed", "host crashed"), ("network down",)])
+def test_a_workers_host_fails(slurm, sweep, measure, faults):
+    """Three hosts, two trials: one host has a place to spare."""
+    job = sweep.start(3)
+    for fault in faults:
+        inject, loses = FAULTS[fault]
+        before = sweep.goes_on()
+        other, hit = sorted(before.trials.values(), key=lambda trial: trial.node)
+        assert hit.node != "node1"
+        failed = len(hit.failures)
+        t0 = time.time()
+        inject(slurm, hit.node)
+        if loses:
+            state = sweep.wait(lambda s, hit=hit, t0=t0: sweep.starts(hit.id, t0))
+            again = sweep.starts(hit.id, t0)[0]
+            reached = max(e["epoch"] for e in read_events(sweep.run / "journal.jsonl")
+                          if e["type"] == "reported" and e["trial"] == hit.id and e["t"] < again["t"])  # fmt: skip
+            measure(fault=fault, seconds=again["t"] - t0, lost_epochs=reached - again["epoch"])
+            assert reached - again["epoch"] <= 1
+            assert [f["kind"] for f in state.trials[hit.id].failures[failed:]] == ["host"]
+        else:
+            time.sleep(20)  # SLURM gives up a host without slurmd after 15
+            assert not sweep.starts(hit.id, t0)
+            measure(fault=fault, seconds=None, lost_epochs=0)
+        state = sweep.goes_on(**{trial.id: trial.epochs for trial in before.trials.values()})
+        assert not state.trials[other.id].failures
+        assert len(sweep.starts(other.id)) == 1
+        if fault == "drained":
+            slurm.run("scontrol", "update", f"nodename={hit.node}", "state=resume")
+    assert len(sweep.stop(job).attempts) == 1
 
 
 @pytest.mark.parametrize("fault", ["crash", "link-down"])
-def test_the_host_with_the_head_is_lost(slurm, shared_tmp, write_sweep, submit, wait_for_event, measure, fault):
-    """SLURM queues the job again, and a driver that still runs on a host cut off makes way."""
-    run = shared_tmp / "run"
-    job = start(
-        submit, write_sweep(shared_tmp, trials=2, epochs=300, per_class=40), run, "--nodes", "2", "--time", "20"
-    )
-    before = wait_for_event(run, lambda s: len(s.trials) == 2 and all(t.epochs > 2 for t in s.trials.values()))
-    host = before.attempts[0]["host"]
+def test_the_host_with_the_head_is_lost(slurm, sweep, measure, fault):
+    """The other host has the job queued again, and a driver that still runs on a host cut off makes way."""
+    job = sweep.start(2)
+    before = sweep.goes_on()
     t0 = time.time()
-    slurm.node(fault, host)
-    wait_for_event(run, lambda s: len(s.attempts) == 2, timeout=300)
-    started = next(e["t"] for e in reversed(read_events(run / "journal.jsonl")) if e["type"] == "attempt_started")
-    measure(fault=f"head's host: {fault}", seconds=started - t0, lost_epochs=None)
-    assert slurm.wait(job, timeout=500) == "COMPLETED"
-    after = SweepState(read_events(run / "journal.jsonl"))
-    assert after.ended
-    assert {attempt["job"] for attempt in after.attempts} == {job}
+    slurm.node(fault, before.attempts[0]["host"])
+    state = sweep.wait(lambda s: len(s.attempts) == 2)
+    measure(fault=f"head's host: {fault}: attempt", seconds=state.attempts[1]["t"] - t0)
+    state = sweep.wait(lambda s: any(sweep.starts(trial, s.attempts[1]["t"]) for trial in s.trials))
+    again = min(event["t"] for trial in state.trials for event in sweep.starts(trial, state.attempts[1]["t"]))
+    measure(fault=f"head's host: {fault}", seconds=again - t0, lost_epochs=1)
+    state = sweep.goes_on(**{trial.id: trial.epochs for trial in before.trials.values()})
+    assert {attempt["job"] for attempt in state.attempts} == {job}
     for trial in before.trials.values():
-        assert {e: after.trials[trial.id].first[e] for e in trial.first} == trial.first
-        assert sorted(after.trials[trial.id].last) == list(range(1, 301))
+        assert {e: state.trials[trial.id].first[e] for e in trial.first} == trial.first
+    sweep.stop(job)
+
+
+def test_seconds_from_the_jobs_start_until_ray_is_ready(slurm, sweep, submit, measure):
+    for hosts in (1, 2, 3):
+        job = sweep.start(1) if hosts == 1 else None
+        if job is None:
+            done = submit("--resume", sweep.run, "--nodes", str(hosts), "--json")
+            job = json.loads(done.stdout)["job"]
+        sweep.wait(lambda s, job=job: list(sweep.run.glob(f"attempts/{job}.*/ready.json")))
+        [ready] = sweep.run.glob(f"attempts/{job}.*/ready.json")
+        said = json.loads(ready.read_text())
+        assert len(said["hosts"]) == hosts
+        measure(fault=f"none: {hosts} hosts ready", seconds=said["seconds"])
+        sweep.stop(job)

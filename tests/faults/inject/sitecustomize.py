@@ -1,7 +1,7 @@
 """Puts faults into real trials: Python imports this at its start when the folder is on PYTHONPATH.
 
-FAULT_PLAN, JSON: trial -> {"fault": ..., "epoch": the epoch in which, "times": how often, default 1}. The faults that
-have happened are counted in files of FAULT_COUNTS, since a fault may end the process.
+FAULT_PLAN, JSON: trial -> {"fault": ..., "epoch": the epoch in which, or "any", "times": how often, default 1}. The
+faults that have happened are counted in files of FAULT_COUNTS, since a fault may end the process.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ def happen(fault, training):
         os._exit(137)
     if fault == "crash":
         ctypes.string_at(0)
+    if fault == "slow":
+        time.sleep(6)
     if fault == "hang":
         time.sleep(10**6)
     if fault == "hang in a library":
@@ -63,7 +65,7 @@ def arm(module):
 
     def faulty(self, epoch):
         planned = PLAN.get(self.directory.name)
-        if planned and planned["epoch"] == epoch:
+        if planned and planned["epoch"] in (epoch, "any"):
             counts = Path(os.environ["FAULT_COUNTS"]) / self.directory.name
             happened = counts.stat().st_size if counts.exists() else 0
             if happened < planned.get("times", 1):
