@@ -119,6 +119,7 @@ def ray_environment(token: Path, node: RayNode, environ: Mapping[str, str] = os.
         "RAY_CHDIR_TO_TRIAL_DIR": "0",
         "RAY_num_workers_soft_limit": "0",  # no idle Python is started ahead: each costs a second of CPU
         "RAY_enable_worker_prestart": "0",
+        "RAY_worker_niceness": "0",  # Ray's 15 leaves a trial nearly nothing beside a neighbour that computes
         "RAY_DEDUP_LOGS": "0",
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
         "RAY_AIR_NEW_OUTPUT": "0",  # the old reporter is silent when it is told to be
