@@ -129,6 +129,8 @@ def test_the_host_with_the_head_is_lost(slurm, sweep, measure, fault):
     for trial in before.trials.values():
         assert {e: state.trials[trial.id].first[e] for e in trial.first} == trial.first
     sweep.stop(job)
+    if fault == "link-down":  # or it would take SLURM a while to end what is left of the job there
+        slurm.node("crash", before.attempts[0]["host"])
 
 
 def test_seconds_from_the_jobs_start_until_ray_is_ready(slurm, sweep, submit, measure):
