@@ -1,6 +1,6 @@
 """What is measured of a model before it is trained, for `constraints` and `objectives` of a sweep file.
 
-constraints: {parameters: 5e6, latency_ms: 20}   # a trial beyond one of them is not trained
+constraints: {parameters: 5e6, memory_gb: 20}   # a trial beyond one of them is not trained
 objectives: [parameters]                         # to be small as well, beside a good metric
 """
 
@@ -17,6 +17,7 @@ from hpo.tuneconfig import TuneConfig
 MEASURES = {
     "parameters": "weights of the model with its classifier",
     "latency_ms": "milliseconds for one image, from pixels to outputs, on the trial's device",
+    "memory_gb": "10**9 bytes of a training's weights, gradients and what is kept of a micro-batch for the way back",
 }
 
 

@@ -126,6 +126,12 @@ class Compute:
             self._average.update(self.model, step.number + 1)
         return loss
 
+    def first_loss(self, batch: Batch) -> Tensor:
+        """The training loss of the first micro-batch of `batch`, with its graph; in train mode, so it has a part in the
+        statistics of batch norms."""
+        micro = min(self.micro_batch, len(batch))
+        return self._loss(batch.part(0, micro), batch.opposite(0, micro), Step(rate=0.0))
+
     def _accumulate(self, batch: Batch, micro: int, step: Step) -> Tensor:
         """The gradient of the batch's mean loss, piece by piece."""
         self.optimizer.zero_grad()  # of the update before, or of a try that failed

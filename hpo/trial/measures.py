@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
+import torch
 from torch import nn
 
 from hpo.errors import TrialError
@@ -62,3 +63,26 @@ def measure_latency(compute: Compute, batches: Iterator[Batch]) -> float:
         compute.measure(one).cpu()
         spent.append(time.perf_counter() - began)
     return 1000 * statistics.median(spent[_WARM_UP:])
+
+
+def measure_memory(compute: Compute, batches: Iterator[Batch]) -> float:
+    """10**9 bytes of weights, their gradients, and all that autograd keeps of the first micro-batch of `batches`;
+    without the optimiser's state and what a device needs in passing. The model is left as it was."""
+    model = compute.model
+    kept = {p.untyped_storage().data_ptr(): p.untyped_storage().nbytes() for p in model.parameters()}
+    gradients = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()  # all are alive until the graph is let go: no place comes twice
+        return tensor
+
+    compute.train()
+    with torch.random.fork_rng(), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        loss = compute.first_loss(next(batches))
+    del loss
+    with torch.no_grad():
+        for name, buffer in model.named_buffers():
+            buffer.copy_(before[name])
+    return (sum(kept.values()) + gradients) / 1e9

@@ -29,7 +29,7 @@ from hpo.trial.freezing import freeze
 from hpo.trial.fusion import build_model
 from hpo.trial.loader import Delivery, Loader
 from hpo.trial.logfile import close_log, open_log
-from hpo.trial.measures import Measurements, count_parameters, measure_latency
+from hpo.trial.measures import Measurements, count_parameters, measure_latency, measure_memory
 from hpo.trial.mixing import draw_mixing
 from hpo.trial.model import choose_image_size
 from hpo.trial.optimizer import create_optimizer, learning_rate
@@ -183,6 +183,9 @@ class Training:
         else:
             self._measured.take(
                 "latency_ms", lambda: measure_latency(self._compute, self._validation.evaluation(self._augmentation))
+            )
+            self._measured.take(
+                "memory_gb", lambda: measure_memory(self._compute, self._loader.training(self._augmentation.at(1)))
             )
         where = f"{accelerator.device} in {accelerator.mixed_precision}"
         start = f"going on after epoch {self.epoch}" if resumed else "from the start"

@@ -21,7 +21,7 @@ def test_limits_are_numbers_above_zero():
         ({"parameters": 0}, "constraints.parameters must be a number above 0, got 0."),
         ({"parameters": True}, "got True"),
         ({"latency_ms": "fast"}, "got 'fast'"),
-        (["parameters"], "constraints must map parameters or latency_ms"),
+        (["parameters"], "constraints must map parameters or latency_ms or memory_gb"),
     ],
 )
 def test_mistakes_are_told(given, words):

@@ -47,3 +47,19 @@ def test_measures_are_reported_and_judged_once(demo_data, configure, tmp_path):
 def test_nothing_is_measured_that_nobody_asked_for(demo_data, configure, tmp_path):
     with Training(configure({}), demo_data, tmp_path) as training:
         assert not {"parameters", "latency_ms"} & set(training.run_epoch())
+
+
+def test_memory_grows_with_the_micro_batch_and_measuring_changes_nothing(demo_data, configure, tmp_path):
+    def first_epoch(name, micro, **limits):
+        keys = {"env.per_gpu_batch_size": micro, "optim.max_epochs": 1, "model.timm_image.drop_rate": 0.2}
+        with Training(limited(configure(keys), **limits), demo_data, tmp_path / name) as training:
+            return training.run_epoch()
+
+    plain = first_epoch("plain", 8)
+    small, large = first_epoch("small", 8, memory_gb=99.0), first_epoch("large", 16, memory_gb=99.0)
+    assert (small["train_loss"], small["val_loss"]) == (plain["train_loss"], plain["val_loss"])
+    weights = 8 * sum(p.numel() for p in timm.create_model("test_efficientnet", num_classes=10).parameters()) / 1e9
+    ratio = (large["memory_gb"] - weights) / (small["memory_gb"] - weights)
+    assert 1.9 < ratio < 2.1
+    with pytest.raises(InfeasibleError, match="memory_gb of"):
+        first_epoch("limited", 16, memory_gb=1e-6)
