@@ -54,7 +54,12 @@ METRICS = {  # name -> direction, by task
     },
     "regression": {"rmse": "min", "mae": "min", "r2": "max", "loss": "min"},
 }
-SLURM_KEYS = ("partition", "account", "qos", "nodes", "gpus_per_node", "cpus_per_task", "mem", "time", "constraint")
+SLURM_KEYS = (  # words of sbatch that a job takes, see hpo.cluster.request
+    *("partition", "account", "qos", "reservation", "nodes", "gpus_per_node", "gpu_type", "gpus_as", "gres"),
+    *("cpus_per_task", "mem", "mem_per_gpu", "mem_per_cpu", "tmp", "time", "constraint", "exclusive", "nodelist"),
+    *("exclude", "licenses", "begin", "dependency", "nice", "mail_type", "mail_user", "job_name", "comment"),
+    "sbatch_arg",
+)
 TERM_KEYS = ("mode", "max_attempts", "max_gpu_hours", "max_replacements", "head_partition", "head_time")
 _TOP = (
     "name",

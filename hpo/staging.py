@@ -28,11 +28,17 @@ def name_run(runs: Path, name: str) -> Path:
 
 
 def stage_sweep(
-    config: SweepConfig, run: Path, cluster: str, request: dict[str, Any], terms: dict[str, Any] | None = None
+    config: SweepConfig,
+    run: Path,
+    cluster: str,
+    request: dict[str, Any],
+    terms: dict[str, Any] | None = None,
+    site: dict[str, Any] | None = None,
 ) -> SweepDirectory:
     """Makes `run` with all that an attempt needs. Built beside its place and renamed, so half a directory never shows.
 
-    `request`: what its jobs ask SLURM for (hpo.cluster.request); `terms`: mode and limits (hpo.cluster.terms).
+    `request`: what its jobs ask SLURM for (hpo.cluster.request); `terms`: mode and limits (hpo.cluster.terms);
+    `site`: what its site file says (hpo.cluster.sites).
 
     Raises:
         UsageError: `run` exists, or its parent cannot be written.
@@ -48,7 +54,11 @@ def stage_sweep(
             f"{run.parent} cannot be written ({error.strerror}); choose another place with --runs-dir."
         ) from None
     try:
-        _fill(SweepDirectory(building), config, {"cluster": cluster, "request": request, "terms": terms or {}})
+        _fill(
+            SweepDirectory(building),
+            config,
+            {"cluster": cluster, "request": request, "terms": terms or {}, "site": site or {}},
+        )
         building.rename(run)
     except BaseException:
         shutil.rmtree(building, ignore_errors=True)

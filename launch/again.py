@@ -6,10 +6,12 @@ import argparse
 import re
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from hpo.cluster.jobs import cancel_jobs, queue_states, read_jobs
 from hpo.cluster.request import SlurmRequest
+from hpo.cluster.sites import Site, choose_site, read_site
 from hpo.cluster.terms import Terms, check_terms, read_terms, spent
 from hpo.config import SweepConfig
 from hpo.errors import ClusterError, JournalHeldError, UsageError
@@ -44,15 +46,24 @@ def resume(arguments: argparse.Namespace, flags: SlurmRequest, terms: Terms) -> 
         check_terms(terms, "local", None)
         _settle(directory, changed)
         return run_here(directory, config)
-    request, head = complete(SlurmRequest.from_words(resolved["request"]).merged(flags), terms)
+    site = site_again(arguments, resolved)
+    request, head = complete(SlurmRequest.from_words(resolved["request"]).merged(flags), terms, site)
     check_terms(terms, "slurm", request.gpus_per_node)
     if arguments.dry_run:
-        print_scripts(directory, request, head, config.name)
+        print_scripts(directory, request, head, config.name, site)
         return 0
-    _settle(directory, {**changed, "request": vars(request)})
+    _settle(directory, {**changed, "request": vars(request), "site": site.to_json()})
     if head:
         request = _without_waiting(directory, request)
     return submit(directory, request, head, config.name, arguments.json)
+
+
+def site_again(arguments: argparse.Namespace, resolved: dict[str, Any]) -> Site:
+    """The site that the sweep was submitted for, as its file is now; another one with --site."""
+    before = Site.from_json(resolved.get("site"))
+    if arguments.site:
+        return choose_site(arguments.site)
+    return read_site(Path(before.path)) if before.path and Path(before.path).is_file() else before
 
 
 def _refuse_changes(arguments: argparse.Namespace) -> None:
@@ -121,15 +132,19 @@ def add_workers(arguments: argparse.Namespace, flags: SlurmRequest) -> int:
     directory = open_sweep(arguments.sweep)
     resolved = read_json(directory.resolved)
     wish = SlurmRequest.from_words(resolved["request"]).merged(flags)
-    request, _ = complete(replace(wish, nodes=1), Terms())
+    site = site_again(arguments, resolved)
+    request, _ = complete(replace(wish, nodes=1), Terms(), site)
     if not queue_states(record.job for record in read_jobs(directory, "attempt")):
         raise ClusterError(f"no attempt on {directory.root} is in the queue; go on with it first, by --resume.")
     if arguments.dry_run:
-        print_scripts(directory, request, None, resolved["name"], "worker")
+        print_scripts(directory, request, None, resolved["name"], site, "worker")
         return 0
     from hpo.cluster.submission import submit_to_slurm
 
-    jobs = [submit_to_slurm(request, directory, resolved["name"], "worker") for _ in range(int(arguments.add_workers))]
+    jobs = [
+        submit_to_slurm(request, directory, resolved["name"], "worker", site=site)
+        for _ in range(int(arguments.add_workers))
+    ]
     about = {"workers": jobs, "directory": str(directory.root), "request": vars(request)}
     print_jobs(directory, about, arguments.json)
     return 0

@@ -24,6 +24,7 @@ import shutil
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from hpo.cluster.sites import choose_site
 from hpo.config import parse_search, read_document
 from hpo.errors import UsageError, WeightsError
 from hpo.layout import absolute
@@ -40,6 +41,7 @@ _MB = 1e6
 @command
 def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
+    os.environ.update(choose_site(arguments.site).weights_environment())
     models = _models(arguments)
     home = cache_home()
     if not models:
@@ -67,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("sweep", nargs="?", metavar="SWEEP.yaml", help="all models that its space can name")
     parser.add_argument("--model", action="append", default=[], metavar="NAME", help="a timm model, repeatable")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="put over the sweep file")
+    parser.add_argument("--site", metavar="NAME", help="site file that says where weights go (as of submit.py)")
     parser.add_argument("--check", action="store_true", help="compare the files with the manifest's hashes")
     parser.add_argument("--dry-run", action="store_true", help="ask the hub what is missing; fetch nothing")
     parser.add_argument("--json", action="store_true", help="the manifest's entries as JSON")

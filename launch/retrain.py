@@ -27,7 +27,7 @@ import math
 import time
 from typing import Any
 
-from hpo.config import SLURM_KEYS, SweepConfig
+from hpo.config import SweepConfig
 from hpo.errors import SweepError, UsageError
 from hpo.layout import SweepDirectory, open_sweep, read_json, write_json
 from hpo.results.read import Results, read_results
@@ -40,6 +40,7 @@ from hpo.results.retraining import (
     seed_folders,
 )
 from hpo.staging import stage_sweep
+from launch.flags import add_slurm_flags, as_flags, slurm_words
 from launch.terminal import command, say
 
 _VERSION = 1
@@ -82,8 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", action="store_true", help="all of it as JSON")
     where = parser.add_argument_group("where it runs (as submit.py; default: as the sweep did)")
     where.add_argument("--cluster", choices=("slurm", "local"))
-    for name in SLURM_KEYS:
-        where.add_argument(f"--{name.replace('_', '-')}", metavar="VALUE")
+    add_slurm_flags(where)
     return parser
 
 
@@ -124,8 +124,7 @@ def _start(folder: Path, arguments: argparse.Namespace) -> int:
     if read_results(SweepDirectory(folder)).status == "ended":
         return 0
     flags = [f"--cluster={arguments.cluster}"] if arguments.cluster else []
-    words = {name: getattr(arguments, name) for name in SLURM_KEYS if getattr(arguments, name)}
-    flags += [f"--{name.replace('_', '-')}={value}" for name, value in words.items()]
+    flags += as_flags(slurm_words(arguments))
     with contextlib.redirect_stdout(sys.stderr):  # ours is for what all the seeds say together
         return submit(["--resume", str(folder), *flags])
 

@@ -10,18 +10,25 @@ from pathlib import Path
 from typing import Any
 
 from hpo.cluster.request import SlurmRequest, check_fits, choose_partition, fill_in, read_partitions
+from hpo.cluster.sites import Site
 from hpo.cluster.terms import Terms, head_request
 from hpo.config import SweepConfig
+from hpo.errors import UsageError
 from hpo.layout import SweepDirectory
 from launch.terminal import say
 
 
-def complete(request: SlurmRequest, terms: Terms) -> tuple[SlurmRequest, SlurmRequest | None]:
+def complete(request: SlurmRequest, terms: Terms, site: Site) -> tuple[SlurmRequest, SlurmRequest | None]:
     """The request with defaults for what was not said, and said aloud; with it that of a pool's head.
 
     Raises:
         UsageError: the partition cannot give it. ClusterError: there is no SLURM here.
     """
+    site.check(request)
+    if terms.pool and site.container:
+        raise UsageError(
+            f"--mode pool wants sbatch inside {site.activate['apptainer']}; leave it out, or the container."
+        )
     partitions = read_partitions()
     partition = choose_partition(request.partition, partitions)
     # a pool's workers may share a host or wait for each other: their number has no limit
@@ -42,16 +49,21 @@ def complete(request: SlurmRequest, terms: Terms) -> tuple[SlurmRequest, SlurmRe
 
 
 def print_scripts(
-    directory: SweepDirectory, request: SlurmRequest, head: SlurmRequest | None, name: str, role: str = "attempt"
+    directory: SweepDirectory,
+    request: SlurmRequest,
+    head: SlurmRequest | None,
+    name: str,
+    site: Site,
+    role: str = "attempt",
 ) -> None:
     """The batch scripts to stdout: of a gang one, of a pool the head's and the one that all its workers have."""
     from hpo.cluster.submission import render_script
 
     if head is None:
-        sys.stdout.write(render_script(request, directory, name, role))
+        sys.stdout.write(render_script(request, directory, name, role, site))
         return
-    worker = render_script(replace(request, nodes=1), directory, name, "worker")
-    sys.stdout.write(render_script(head, directory, name, "head"))
+    worker = render_script(replace(request, nodes=1), directory, name, "worker", site)
+    sys.stdout.write(render_script(head, directory, name, "head", site))
     sys.stdout.write(f"\n# ---- and for each of {request.nodes} workers:\n{worker}")
 
 

@@ -29,14 +29,16 @@ from dataclasses import asdict, replace
 
 from hpo.check.preflight import check_before
 from hpo.cluster.request import SlurmRequest
+from hpo.cluster.sites import choose_site, expand_runs
 from hpo.cluster.terms import Terms, check_terms
-from hpo.config import SLURM_KEYS, TERM_KEYS, load_sweep
+from hpo.config import TERM_KEYS, SweepConfig, load_sweep
 from hpo.errors import ClusterError, UsageError
 from hpo.layout import SweepDirectory, absolute
 from hpo.search.plugins import rehearse
 from hpo.staging import name_run, stage_sweep
 from hpo.weights import check_weights, is_offline
 from launch import again
+from launch.flags import add_slurm_flags, slurm_words
 from launch.starting import complete, print_scripts, run_here, script, submit
 from launch.terminal import command, say
 
@@ -46,7 +48,7 @@ _DEMO = Path(__file__).resolve().parent / "demo" / "sweep.yaml"
 @command
 def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
-    flags = SlurmRequest.from_words({key: getattr(arguments, key) for key in SLURM_KEYS})
+    flags = SlurmRequest.from_words(slurm_words(arguments))
     terms = Terms.from_words({key: getattr(arguments, key) for key in TERM_KEYS})
     if arguments.resume:
         return again.resume(arguments, flags, terms)
@@ -59,7 +61,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def _begin(arguments: argparse.Namespace, flags: SlurmRequest, terms: Terms) -> int:
     """A new sweep."""
-    runs = absolute(arguments.runs_dir or os.environ.get("SLURMTUNE_RUNS") or "runs")
+    site = choose_site(arguments.site)
+    os.environ.update(site.weights_environment())
+    runs = absolute(arguments.runs_dir or os.environ.get("SLURMTUNE_RUNS") or expand_runs(site) or "runs")
     path = _find_sweep(arguments.sweep)
     config = load_sweep(path, _overrides(arguments), runs)
     for note in rehearse(config):
@@ -71,24 +75,32 @@ def _begin(arguments: argparse.Namespace, flags: SlurmRequest, terms: Terms) -> 
         check_terms(terms, "local", None)
         check_before(config, run, None, say, arguments.no_check)
         return run_here(stage_sweep(config, run, "local", asdict(flags), terms.to_json()), config)
-    terms = Terms.from_words(config.slurm).merged(terms)
-    request = SlurmRequest.from_words(config.slurm).merged(flags)
+    terms = Terms.from_words(site.slurm).merged(Terms.from_words(config.slurm)).merged(terms)
+    request = SlurmRequest.from_words(site.slurm).merged(SlurmRequest.from_words(config.slurm)).merged(flags)
+    request = replace(request, comment=request.comment or _comment(config, run))
     check_terms(terms, "slurm", request.gpus_per_node)
     if arguments.stage_only:
-        sys.stdout.write(f"{stage_sweep(config, run, 'slurm', asdict(request), terms.to_json()).root}\n")
+        sys.stdout.write(
+            f"{stage_sweep(config, run, 'slurm', asdict(request), terms.to_json(), site.to_json()).root}\n"
+        )
         return 0
-    request, head = complete(request, terms)
+    request, head = complete(request, terms, site)
     check_terms(terms, "slurm", request.gpus_per_node)
     check_before(config, run, replace(request, nodes=1) if head else request, say, arguments.no_check)
     if arguments.dry_run:
-        print_scripts(SweepDirectory(run), request, head, config.name)
+        print_scripts(SweepDirectory(run), request, head, config.name, site)
         return 0
-    directory = stage_sweep(config, run, "slurm", asdict(request), terms.to_json())
+    directory = stage_sweep(config, run, "slurm", asdict(request), terms.to_json(), site.to_json())
     try:
         return submit(directory, request, head, config.name, arguments.json)
     except ClusterError:  # refused: nothing of it has run, and the next try makes its own
         shutil.rmtree(directory.root)
         raise
+
+
+def _comment(config: SweepConfig, run: Path) -> str:
+    """What SLURM's own tables say of the job."""
+    return f"slurmtune: {config.tune.num_trials} trials for {config.metric} of {config.data.name}, in {run}"
 
 
 def _overrides(arguments: argparse.Namespace) -> list[str]:
@@ -115,15 +127,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("sweep", nargs="?", metavar="SWEEP.yaml", help="default: ./sweep.yaml, else the bundled demo")
     where = parser.add_argument_group("where it runs")
     where.add_argument("--cluster", choices=("slurm", "local"), help="default: slurm")
-    where.add_argument("-p", "--partition", help="default: the sweep file's, else the site's")
-    where.add_argument("-A", "--account")
-    where.add_argument("-q", "--qos")
-    where.add_argument("-N", "--nodes", metavar="N", help="default: 1")
-    where.add_argument("--gpus-per-node", "--gpus", metavar="N", help="default: 2, or what the partition's hosts have")
-    where.add_argument("-c", "--cpus-per-task", metavar="N", help="CPUs a host; default: its share with the GPUs")
-    where.add_argument("--mem", metavar="SIZE", help="memory a host; default: its share with the GPUs")
-    where.add_argument("-t", "--time", metavar="HH:MM:SS", help="walltime; default: 1 hour, or the partition's limit")
-    where.add_argument("-C", "--constraint")
+    where.add_argument("--site", metavar="NAME", help="site file; default: $SLURMTUNE_SITE, else your configuration's")
+    add_slurm_flags(where)
     terms = parser.add_argument_group("attempts")
     terms.add_argument(
         "--mode",

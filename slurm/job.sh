@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # What the batch scripts of this folder share; each of them sources it. Wants ROOT, the checkout.
 umask 077
 SLURMTUNE_STARTED=$(date +%s.%N)
@@ -22,19 +23,28 @@ python_command() { printf '%q ' "$PYTHON" -u "$@"; }
 # stage_once ARGUMENT...: RUN, the sweep's directory, made by the job's first start; a requeued job finds it again.
 stage_once() {
   note=$PWD/.slurmtune-$SLURM_JOB_ID
-  [ -s "$note" ] || "$PYTHON" "$ROOT/launch/submit.py" "$@" --stage-only > "$note"
+  [ -s "$note" ] || eval "${CONTAINER:-} $(python_command "$ROOT/launch/submit.py" "$@" --stage-only)" > "$note"
   RUN=$(cat "$note")
 }
 
 # run_step COMMAND: one step, one task a host. A lost task or host must not end the others: the supervisors decide.
 run_step() {
   status=0
-  eval "srun --unbuffered --ntasks-per-node=1 --wait=0 --kill-on-bad-exit=0 --no-kill ${LOG:+--output=$(printf '%q' "$LOG")} $1" || status=$?
+  if [ -n "${CONTAINER:-}" ]; then  # in it there is no scontrol and no squeue
+    export SLURMTUNE_REQUEUE_WISH=$RUN/jobs/.requeue-$SLURM_JOB_ID
+    [ -n "${SLURM_JOB_END_TIME:-}" ] || SLURM_JOB_END_TIME=$(date -d "$(squeue -h -j "$SLURM_JOB_ID" -o %e)" +%s || true)
+    export SLURM_JOB_END_TIME
+  fi
+  eval "srun --unbuffered --ntasks-per-node=1 --wait=0 --kill-on-bad-exit=0 --no-kill ${LOG:+--output=$(printf '%q' "$LOG")} ${CONTAINER:-} $1" || status=$?
 }
 
 # exit_as_the_attempt: srun's own status tells of any task that was lost; what counts is how rank 0 says that it ended.
 exit_as_the_attempt() {
   local said folders
+  if [ -n "${SLURMTUNE_REQUEUE_WISH:-}" ] && rm "$SLURMTUNE_REQUEUE_WISH" 2>/dev/null; then
+    scontrol requeue "$SLURM_JOB_ID" && sleep 30
+  fi
+  # shellcheck disable=SC2012  # the names are ours
   said=$(ls -t "$RUN"/attempts/*"$SLURMTUNE_ATTEMPT"*/exit.json 2>/dev/null | head -n 1)
   if [ -n "$said" ]; then
     [ -z "${note:-}" ] || [ "$status" != 0 ] || rm -f "$note"

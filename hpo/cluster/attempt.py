@@ -1,6 +1,6 @@
 """What submitit runs on every host of a job: one attempt on the sweep in a directory, or a worker of a pool.
 
-    python -m hpo.cluster.attempt DIR            (the same by hand, from slurm/sweep.sbatch and slurm/pool_head.sbatch)
+    python -m hpo.cluster.attempt DIR            (the same by hand, from slurm/gang.sbatch and the like)
     python -m hpo.cluster.attempt --worker DIR   (from slurm/pool_worker.sbatch)
 
 Rank 0 supervises Ray's head and the driver, the other ranks a Ray worker each. What is pickled is the path alone:

@@ -19,6 +19,7 @@ from pathlib import Path
 from hpo.cluster.allocation import Allocation
 from hpo.cluster.processes import find_processes
 from hpo.data.nodecopy import SUPERVISED_VARIABLE
+from hpo.data.storage import LOCAL_DIRS_VARIABLE
 from hpo.errors import ClusterError
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -136,8 +137,9 @@ def ray_environment(token: Path, node: RayNode, environ: Mapping[str, str] = os.
 
 def _make_temp(attempt: str) -> Path:
     """A node-local directory for Ray, below one that only we can enter."""
-    for base in filter(None, (os.environ.get("SLURM_TMPDIR"), os.environ.get("TMPDIR"), "/tmp")):
-        parent = Path(base) / f"r{os.getuid()}"
+    local = os.environ.get(LOCAL_DIRS_VARIABLE, "").split(os.pathsep)
+    for base in filter(None, (*local, os.environ.get("SLURM_TMPDIR"), os.environ.get("TMPDIR"), "/tmp")):
+        parent = Path(base).expanduser() / f"r{os.getuid()}"
         temp = parent / attempt
         if len(bytes(temp)) <= _LONGEST_TEMP and parent.parent.is_dir():
             break

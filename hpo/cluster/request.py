@@ -13,8 +13,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from hpo.config import TERM_KEYS
+from hpo.cluster.words import (
+    CHECKS,
+    Gpus,
+    check_sbatch_args,
+    check_word,
+    format_minutes,
+    parse_gpus,
+    parse_gres,
+    parse_memory,
+    parse_minutes,
+)
+from hpo.config import SLURM_KEYS, TERM_KEYS
 from hpo.errors import ClusterError, UsageError, nearest
+
+GPU_WORDS = ("gpus-per-node", "gres")
+_MEMORY = ("mem", "mem_per_gpu", "mem_per_cpu")
+_NOT_AS_IT_STANDS = ("gpus_per_node", "gpu_type", "gpus_as", "gres", "exclusive", "job_name", "sbatch_arg")
 
 _DEADLINE_S = 20
 _NODES, _GPUS, _MINUTES = 1, 2, 60  # for a job about which nothing was said
@@ -24,17 +39,36 @@ _SIGNAL_S = 45  # SLURM's USR2 before the walltime, or an eighth of it: the supe
 
 @dataclass(frozen=True, kw_only=True)
 class SlurmRequest:
-    """One job. None: not said; SLURM's or the site's default holds."""
+    """One job, in sbatch's words. None: not said; SLURM's or the site's default holds."""
 
     partition: str | None = None
     account: str | None = None
     qos: str | None = None
+    reservation: str | None = None
     nodes: int | None = None
     gpus_per_node: int | None = None
+    gpu_type: str | None = None  # the site's word for it
+    gpus_as: str | None = None  # how the GPUs are asked for: one of GPU_WORDS
+    gres: str | None = None  # what else, without the GPUs
     cpus_per_task: int | None = None
-    mem: str | None = None
+    mem: str | None = None  # of a host
+    mem_per_gpu: str | None = None
+    mem_per_cpu: str | None = None
+    tmp: str | None = None
     time: str | None = None
     constraint: str | None = None
+    exclusive: str | None = None
+    nodelist: str | None = None
+    exclude: str | None = None
+    licenses: str | None = None
+    begin: str | None = None
+    dependency: str | None = None
+    nice: str | None = None
+    mail_type: str | None = None
+    mail_user: str | None = None
+    job_name: str | None = None
+    comment: str | None = None
+    sbatch_arg: tuple[str, ...] | None = None  # flags of sbatch that have no word here
 
     @classmethod
     def from_words(cls, words: Mapping[str, Any]) -> SlurmRequest:
@@ -42,32 +76,97 @@ class SlurmRequest:
         request to SLURM, as hpo.cluster.terms has them, are passed over.
 
         Raises:
-            UsageError: a number is none, a time is none of SLURM's, or a text has a space or control character.
+            UsageError: a value is none of SLURM's forms (see hpo.cluster.words), or two contradict each other.
         """
-        values: dict[str, Any] = {}
-        for name, value in words.items():
-            if value is None or name in TERM_KEYS:
-                continue
-            if name in ("nodes", "gpus_per_node", "cpus_per_task"):
-                values[name] = check_whole(name, value, 0 if name == "gpus_per_node" else 1)
-            elif not re.fullmatch(r"[!-~]+", str(value)):
-                raise UsageError(f"--{name.replace('_', '-')} must be one word, got {value!r}.")
-            else:
-                values[name] = str(value)
-        if "time" in values:
-            parse_minutes(values["time"])
+        values = {name: value for name, value in words.items() if value is not None and name not in TERM_KEYS}
+        gpus, gpus_as = _read_gpus(values)
+        for name, value in values.items():
+            values[name] = CHECKS[name](value) if name in CHECKS else _check(name, value)
+        if gpus is not None:
+            values |= {"gpus_per_node": gpus.count, "gpu_type": gpus.kind or None, "gpus_as": gpus_as}
+        if sum(name in values for name in _MEMORY) > 1:
+            raise UsageError(
+                f"--{' and --'.join(n.replace('_', '-') for n in _MEMORY if n in values)}: give one of them."
+            )
         return cls(**values)
 
     def merged(self, stronger: SlurmRequest) -> SlurmRequest:
         """This request with everything that `stronger` says put in its place."""
-        return replace(self, **{name: value for name, value in vars(stronger).items() if value is not None})
+        said = {name: value for name, value in vars(stronger).items() if value is not None}
+        weaker = vars(self)
+        if "gpus_per_node" in said:  # another number of GPUs is one of any type, unless it says which
+            said.setdefault("gpu_type", stronger.gpu_type)
+        if any(name in said for name in _MEMORY):
+            weaker = {**weaker, **dict.fromkeys(_MEMORY)}
+        if self.sbatch_arg and stronger.sbatch_arg:
+            said["sbatch_arg"] = (*self.sbatch_arg, *stronger.sbatch_arg)
+        return SlurmRequest(**{**weaker, **said})
 
     def directives(self, job_name: str, log: str) -> list[str]:
         """The #SBATCH lines, without the marker."""
-        words = [f"--{name.replace('_', '-')}={value}" for name, value in vars(self).items() if value not in (None, 0)]
-        fixed = [f"--job-name={job_name}", "--ntasks-per-node=1", f"--output={shlex.quote(log)}", "--open-mode=append"]
+        words = [f"--{name.replace('_', '-')}={quote(value)}" for name, value in vars(self).items()
+                 if value not in (None, 0) and name not in _NOT_AS_IT_STANDS]  # fmt: skip
+        if self.exclusive:
+            words.append("--exclusive" if self.exclusive == "yes" else f"--exclusive={self.exclusive}")
+        fixed = [f"--job-name={self.job_name or job_name}", "--ntasks-per-node=1", f"--output={shlex.quote(log)}",
+                 "--open-mode=append"]  # fmt: skip
         signal = min(_SIGNAL_S, parse_minutes(self.time) * 60 // 8) if self.time else _SIGNAL_S
-        return [*words, *fixed, f"--signal=USR2@{signal}", "--requeue", "--no-kill"]
+        own = [*fixed, f"--signal=USR2@{signal}", "--requeue", "--no-kill"]
+        return [*words, *self._gpu_words(), *own, *(_quoted(flag) for flag in self.sbatch_arg or ())]
+
+    def _gpu_words(self) -> list[str]:
+        gpus = f"{self.gpu_type}:{self.gpus_per_node}" if self.gpu_type else f"{self.gpus_per_node}"
+        gres = [self.gres] if self.gres else []
+        if self.gpus_per_node and self.gpus_as == "gres":
+            return [f"--gres={','.join([f'gpu:{gpus}', *gres])}"]
+        flags = [f"--gpus-per-node={gpus}"] if self.gpus_per_node else []
+        return flags + [f"--gres={gres[0]}" for _ in gres]
+
+
+def quote(value: Any) -> str:
+    """As sbatch reads a #SBATCH line: quoted only where it must be."""
+    return shlex.quote(str(value)) if re.search(r"[\s'\"#\\]", str(value)) else str(value)
+
+
+def _quoted(flag: str) -> str:
+    name, equals, value = flag.partition("=")
+    return f"{name}{equals}{quote(value)}" if equals else flag
+
+
+def _read_gpus(values: dict[str, Any]) -> tuple[Gpus | None, str | None]:
+    """Takes all words about GPUs out of `values`, leaves what else --gres asks for; the GPUs, and by which flag."""
+    gpus, gpus_as = None, values.pop("gpus_as", None)
+    if gpus_as not in (None, *GPU_WORDS):
+        raise UsageError(f"gpus_as must be one of {', '.join(GPU_WORDS)}, got {gpus_as!r}.")
+    kind = check_word("gpu_type", values.pop("gpu_type")) if "gpu_type" in values else ""
+    if "gpus_per_node" in values:
+        gpus = parse_gpus("gpus_per_node", values.pop("gpus_per_node"))
+    if "gres" in values:
+        by_gres, rest = parse_gres(values.pop("gres"))
+        if by_gres and gpus and by_gres != gpus:
+            raise UsageError("--gres and --gpus-per-node ask for different GPUs; give one of them.")
+        if by_gres:
+            gpus, gpus_as = by_gres, "gres"
+        if rest:
+            values["gres"] = rest
+    if kind and gpus and not gpus.kind:
+        gpus = Gpus(gpus.count, kind)
+    elif kind and gpus is None:
+        values["gpu_type"] = kind
+    if gpus is None and gpus_as:
+        values["gpus_as"] = gpus_as
+    return gpus, gpus_as
+
+
+def _check(name: str, value: Any) -> Any:
+    if name == "sbatch_arg":
+        return check_sbatch_args(value, SLURM_KEYS)
+    word = check_word(name, value)
+    if name == "time":
+        parse_minutes(word)
+    elif name in (*_MEMORY, "tmp"):
+        parse_memory(word)
+    return word
 
 
 @dataclass(frozen=True)
@@ -154,6 +253,7 @@ def fill_in(request: SlurmRequest, partition: Partition) -> tuple[SlurmRequest, 
     given_gpus = request.gpus_per_node if request.gpus_per_node is not None else gpus
     share = min(1.0, given_gpus / partition.gpus) if partition.gpus and given_gpus else 1.0
     cpus = max(1, int(partition.cpus * share)) if given_gpus else min(partition.cpus, _CPUS_WITHOUT_GPU)
+    cpus = partition.cpus if request.exclusive == "yes" else cpus
     memory = int(partition.memory_mb * (share if given_gpus else cpus / max(1, partition.cpus)))
     filled = replace(
         request,
@@ -161,7 +261,7 @@ def fill_in(request: SlurmRequest, partition: Partition) -> tuple[SlurmRequest, 
         nodes=request.nodes or nodes,
         gpus_per_node=given_gpus,
         cpus_per_task=request.cpus_per_task or cpus,
-        mem=request.mem or (f"{memory}M" if memory > 1 else None),
+        mem=request.mem or _memory_word(request, memory),
         time=request.time or format_minutes(minutes),
     )
     for name in ("nodes", "gpus_per_node", "cpus_per_task", "mem", "time"):
@@ -170,53 +270,30 @@ def fill_in(request: SlurmRequest, partition: Partition) -> tuple[SlurmRequest, 
     return filled, notes
 
 
+def _memory_word(request: SlurmRequest, share_mb: int) -> str | None:
+    """The default of --mem: the job's share, or all of a host of its own; None where SLURM does not count it."""
+    if request.mem_per_gpu or request.mem_per_cpu:
+        return None
+    if request.exclusive == "yes":
+        return "0"
+    return f"{share_mb}M" if share_mb > 1 else None
+
+
 def check_fits(request: SlurmRequest, partition: Partition) -> None:
     """Refuses what the partition can never give: many sites let such a job wait for ever instead.
 
     Raises:
         UsageError: more hosts, GPUs or CPUs a host, or time than the partition has.
     """
+    memory = partition.memory_mb if partition.memory_mb > 1 else None  # 1: SLURM does not count it
     limits = (
         ("nodes", request.nodes, partition.nodes, "hosts"),
         ("gpus-per-node", request.gpus_per_node, partition.gpus, "GPUs a host"),
         ("cpus-per-task", request.cpus_per_task, partition.cpus, "CPUs a host"),
+        ("mem", parse_memory(request.mem) if request.mem else None, memory, "MB a host"),
         ("time", parse_minutes(request.time) if request.time else None, partition.minutes, "minutes"),
     )
     for flag, asked, limit, unit in limits:
         if asked is not None and limit is not None and asked > limit:
-            given = request.time if flag == "time" else asked
+            given = getattr(request, flag) if flag in ("time", "mem") else asked
             raise UsageError(f"--{flag} {given}: partition {partition.name} has at most {limit} {unit}; ask for less.")
-
-
-def parse_minutes(text: str) -> int:
-    """Minutes of a SLURM time: 30, 30:00, 1:30:00, 2-0, 2-12:00, 1-0:0:0. Begun minutes count whole.
-
-    Raises:
-        UsageError: it is none of these forms.
-    """
-    match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", str(text).strip())
-    if not match:
-        raise UsageError(f"time {text!r} is not one of SLURM's forms: minutes, H:MM:SS, D-H, D-HH:MM:SS.")
-    days, a, b, c = (int(part) if part else 0 for part in match.groups())
-    if match.group(1):  # D-H[:M[:S]]
-        seconds = ((days * 24 + a) * 60 + b) * 60 + c
-    elif match.group(4):  # H:M:S
-        seconds = (a * 60 + b) * 60 + c
-    else:  # M[:S]
-        seconds = a * 60 + b
-    if seconds <= 0:
-        raise UsageError(f"time {text!r} is no time at all; give at least a minute.")
-    return -(-seconds // 60)
-
-
-def format_minutes(minutes: int) -> str:
-    """'01:00:00', '1-12:00:00'."""
-    days, rest = divmod(minutes, 24 * 60)
-    return f"{f'{days}-' if days else ''}{rest // 60:02d}:{rest % 60:02d}:00"
-
-
-def check_whole(name: str, value: Any, low: int) -> int:
-    """`value` of flag `name` as a whole number of at least `low`."""
-    if isinstance(value, bool) or not re.fullmatch(r"\d+", str(value)) or int(value) < low:
-        raise UsageError(f"--{name.replace('_', '-')} must be a whole number of at least {low}, got {value!r}.")
-    return int(value)

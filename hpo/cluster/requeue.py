@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
+from pathlib import Path
 
 _DEADLINE_S = 30
+_WISH = "SLURMTUNE_REQUEUE_WISH"  # a file that the batch script looks for, outside the container that the job runs in
 
 
 def requeue(job: str) -> str:
     """`scontrol requeue`; returns why SLURM refused, '' when it did not."""
+    if _WISH in os.environ and not shutil.which("scontrol"):
+        Path(os.environ[_WISH]).touch()
+        return ""
     try:
         answer = subprocess.run(
             ["scontrol", "requeue", job], capture_output=True, text=True, timeout=_DEADLINE_S, check=False

@@ -21,12 +21,13 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError
 from hpo.cluster.attempt import DEVICES, Attempt, Worker
 from hpo.cluster.jobs import cancel_jobs, record_job
 from hpo.cluster.request import SlurmRequest
+from hpo.cluster.sites import Site
 from hpo.errors import ClusterError
-from hpo.layout import SweepDirectory
+from hpo.layout import SweepDirectory, read_json
 
 ROOT = Path(__file__).resolve().parents[2]
 TEMPLATES = {  # role of a job -> its template in slurm/
-    "attempt": "sweep.sbatch",  # all hosts of a gang
+    "attempt": "gang.sbatch",
     "head": "pool_head.sbatch",
     "worker": "pool_worker.sbatch",
 }
@@ -44,20 +45,24 @@ _FLAGS = {  # words in sbatch's complaint -> the flag that answers it
 }
 
 
-def render_script(request: SlurmRequest, directory: SweepDirectory, job_name: str, role: str = "attempt") -> str:
-    """The batch script: the role's template with its #SBATCH lines and settings replaced. A pure function of its
-    arguments."""
-    folder = directory.submitit
-    lines = (ROOT / "slurm" / TEMPLATES[role]).read_text(encoding="utf-8").splitlines()
+def render_script(
+    request: SlurmRequest, directory: SweepDirectory, job_name: str, role: str = "attempt", site: Site | None = None
+) -> str:
+    """The batch script: the role's template with its #SBATCH lines, its settings and the site's lines put in. A pure
+    function of its arguments and of the variables that the site names."""
+    site, folder = site or Site(), directory.submitit
+    python = site.python or sys.executable
+    lines = template(request, role, site).read_text(encoding="utf-8").splitlines()
     first = next(i for i, line in enumerate(lines) if line.startswith("#SBATCH"))
     directives = [f"#SBATCH {line}" for line in request.directives(job_name, f"{folder}/%j_0_log.out")]
     settings = {
         "ROOT": str(ROOT),
-        "PYTHON": sys.executable,
+        "PYTHON": python,
         "RUN": str(directory.root),
-        "COMMAND": shlex.join([sys.executable, "-u", "-m", "submitit.core._submit", str(folder)]),
+        "COMMAND": shlex.join([python, "-u", "-m", "submitit.core._submit", str(folder)]),
         "LOG": f"{folder}/%j_%t_log.out",
         "SUBMITIT_EXECUTOR": "slurm",
+        **({"CONTAINER": site.container} if site.container else {}),
     }
     rendered: list[str] = []
     for i, line in enumerate(lines):
@@ -66,17 +71,37 @@ def render_script(request: SlurmRequest, directory: SweepDirectory, job_name: st
         if not line.startswith("#SBATCH"):
             rendered.append(line)
         if line.startswith("# settings:"):
-            rendered += [f"{name}={shlex.quote(value)}" for name, value in settings.items()]
+            rendered += [f"{name}={_shell_text(value)}" for name, value in settings.items()]
             rendered.append("export SUBMITIT_EXECUTOR")
+        elif line.startswith("# site:"):
+            rendered += site.lines()
     return "\n".join(rendered) + "\n"
+
+
+def _shell_text(value: str) -> str:
+    """`value` as one word of shell; with double quotes where it has variables for a later eval, as shellcheck likes."""
+    return '"' + re.sub(r'([\\"$`])', r"\\\1", value) + '"' if "$" in value else shlex.quote(value)
+
+
+def template(request: SlurmRequest, role: str, site: Site) -> Path:
+    """The template in slurm/ of such a job."""
+    name = TEMPLATES[role]
+    if role == "attempt" and site.container:
+        name = "apptainer.sbatch"
+    elif role == "attempt" and request.nodes == 1:
+        name = "single.sbatch"
+    return ROOT / "slurm" / name
 
 
 class _TemplateExecutor(submitit.SlurmExecutor):
     """submitit's executor with our template for its script."""
 
-    def __init__(self, request: SlurmRequest, directory: SweepDirectory, job_name: str, role: str) -> None:
+    def __init__(
+        self, request: SlurmRequest, directory: SweepDirectory, job_name: str, role: str, site: Site | None
+    ) -> None:
         super().__init__(folder=directory.submitit, max_num_timeout=10**6)  # attempts are counted by us
-        self._script = render_script(request, directory, job_name, role)
+        site = site or Site.from_json(read_json(directory.resolved).get("site"))
+        self._script = render_script(request, directory, job_name, role, site)
         self.update_parameters(nodes=request.nodes or 1, ntasks_per_node=1)
 
     def _make_submission_file_text(self, command: str, uid: str) -> str:
@@ -84,16 +109,21 @@ class _TemplateExecutor(submitit.SlurmExecutor):
 
 
 def submit_to_slurm(
-    request: SlurmRequest, directory: SweepDirectory, job_name: str, role: str = "attempt", replaces: str = ""
+    request: SlurmRequest,
+    directory: SweepDirectory,
+    job_name: str,
+    role: str = "attempt",
+    replaces: str = "",
+    site: Site | None = None,
 ) -> str:
     """Submits one job of a role (see TEMPLATES), writes down that it is the sweep's, and returns its id.
 
-    `replaces`: the worker job in whose place it comes.
+    `replaces`: the worker job in whose place it comes; `site`: another one than the sweep's.
 
     Raises:
         ClusterError: sbatch refused; its own reason, and the flag that answers it where we know one.
     """
-    executor = _TemplateExecutor(request, directory, job_name, role)
+    executor = _TemplateExecutor(request, directory, job_name, role, site)
     run = Worker(str(directory.root)) if role == "worker" else Attempt(str(directory.root))
     try:
         job: Any = executor.submit(run)

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from hpo.cluster.request import Partition, SlurmRequest, check_whole, format_minutes, parse_minutes
+from hpo.cluster.request import Partition, SlurmRequest
+from hpo.cluster.words import check_whole, format_minutes, parse_minutes
 from hpo.errors import UsageError, nearest
 from hpo.usage import Usage
 
@@ -72,6 +73,13 @@ def head_request(request: SlurmRequest, terms: Terms, partition: Partition) -> S
         partition=terms.head_partition or request.partition,
         account=request.account,
         qos=request.qos,
+        reservation=request.reservation,
+        begin=request.begin,
+        dependency=request.dependency,
+        mail_type=request.mail_type,
+        mail_user=request.mail_user,
+        job_name=request.job_name,
+        comment=request.comment,
         nodes=1,
         gpus_per_node=0,
         cpus_per_task=min(_HEAD_CPUS, partition.cpus),

@@ -8,11 +8,10 @@ from hpo.cluster.request import (
     SlurmRequest,
     choose_partition,
     fill_in,
-    format_minutes,
-    parse_minutes,
     parse_partitions,
 )
 from hpo.cluster.submission import ROOT, explain_refusal, render_script
+from hpo.cluster.words import format_minutes, parse_minutes
 from hpo.errors import UsageError
 from hpo.layout import SweepDirectory
 

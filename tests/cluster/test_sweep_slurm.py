@@ -127,7 +127,7 @@ def test_the_users_own_words(slurm, shared_tmp):
 
 def test_sbatch_by_hand_with_the_template(slurm, shared_tmp, write_sweep):
     path = write_sweep(shared_tmp, trials=2, epochs=1)
-    command = ["sbatch", "--parsable", "--partition", "gpu", ROOT / "slurm" / "sweep.sbatch", path]
+    command = ["sbatch", "--parsable", "--partition", "gpu", ROOT / "slurm" / "gang.sbatch", path]
     job = slurm.run(*command, cwd=shared_tmp).stdout.strip()
     state = slurm.wait(job)
     log = (shared_tmp / f"slurm-{job}.out").read_text()

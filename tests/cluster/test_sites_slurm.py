@@ -1,0 +1,122 @@
+"""Sites, sbatch's words and the templates on a real SLURM."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from hpo.records import SweepState, read_events
+
+pytestmark = pytest.mark.slurm
+ROOT = Path(__file__).resolve().parents[2]
+
+APPTAINER = """#!/bin/bash
+# Stands in for Apptainer: notes what it was given, and starts the command.
+echo "$@" >> "$(dirname "$0")/calls"
+shift
+while [[ $1 == --* ]]; do [ "$1" = --bind ] && shift; shift; done
+shift
+[ "$1" = python3 ] && set -- "$REAL_PYTHON" "${@:2}"
+exec "$@"
+"""
+
+
+def shown(slurm, job):
+    """scontrol's words about a job."""
+    answer = slurm.run("scontrol", "show", "job", job).stdout
+    return {key: value for line in answer.splitlines() for key, _, value in [line.strip().partition("=")]}
+
+
+def test_sbatch_takes_every_word(slurm, shared_tmp, write_sweep, submit):
+    path = write_sweep(shared_tmp, trials=2)
+    first = slurm.run("sbatch", "--parsable", "-p", "gpu", "-o", "/dev/null", "--wrap", "sleep 300").stdout.strip()
+    words = ["-p", "gpu", "-A", "tb", "-N", "2", "--gres", "gpu:2", "-c", "2", "--mem", "1G", "--time", "0-0:30",
+             "--exclusive", "--exclude", "node3", "--begin", "now+1hour", "--dependency", f"afterany:{first}",
+             "--nice", "10", "--mail-type", "end,fail", "--mail-user", "me@example.org", "--sbatch-arg=--hold",
+             "--tmp", "0"]  # fmt: skip
+    done = submit(path, *words, "--run-dir", shared_tmp / "run", "--json")
+    assert done.returncode == 0, done.stderr
+    job = json.loads(done.stdout)["job"]
+    about = shown(slurm, job)
+    slurm.run("scancel", job, first)
+    text = "\n".join(f"{key}={value}" for key, value in about.items())
+    for expected in (
+        *("JobState=PENDING", f"Dependency=afterany:{first}", "ExcNodeList=node3", "TimeLimit=00:30:00", "Nice=10"),
+        *("MailUser=me@example.org", "MailType=END,FAIL", "Account=tb", "gres:gpu:2"),
+    ):
+        assert expected in text, expected
+    assert about["Comment"] == f"slurmtune: 2 trials for val_accuracy of data, in {shared_tmp / 'run'}"
+    assert "JobName=small" in slurm.run("scontrol", "show", "job", job).stdout
+
+
+def test_a_site_is_applied_to_the_job(slurm, shared_tmp, write_sweep, submit, monkeypatch):
+    path = write_sweep(shared_tmp, trials=1, epochs=1)
+    site = shared_tmp / "mine.yaml"
+    site.write_text(
+        f"slurm: {{partition: gpu, gpus_per_node: 1, gpus_as: gres, time: '10'}}\n"
+        f"limits: {{nodes: 1}}\n"
+        f"activate: {{venv: {sys.prefix}}}\n"
+        f"setup: ['echo $VIRTUAL_ENV $SLURM_JOB_ID > {shared_tmp}/setup']\n"
+        f"runs: {shared_tmp}/mine\nweights: {shared_tmp}/hf\nnode_local: [/dev/shm]\ninterface: eth0\n"
+    )
+    monkeypatch.setenv("SLURMTUNE_SITE", str(site))
+    refused = submit(path, "--nodes", "2")
+    assert refused.returncode == 2
+    assert f"--nodes 2: site mine allows at most 1 ({site})" in refused.stderr
+    done = submit(path, "--json")
+    assert done.returncode == 0, done.stderr
+    job = json.loads(done.stdout)["job"]
+    assert slurm.wait(job) == "COMPLETED", slurm.script(job)
+    [run] = (shared_tmp / "mine").glob("small-*")
+    assert SweepState(read_events(run / "journal.jsonl")).ended
+    assert (shared_tmp / "setup").read_text().split() == [sys.prefix, job]
+    head = json.loads(next(run.glob("attempts/*/head.json")).read_text())
+    assert head["temp"].startswith(f"/dev/shm/r{os.getuid()}/")
+    resolved = json.loads((run / "resolved.json").read_text())
+    assert resolved["site"]["interface"] == "eth0"
+
+
+def by_hand(slurm, shared_tmp, template, *arguments, **environ):
+    """sbatch of a template as its README says; the ended job's state and its log."""
+    command = ["sbatch", "--parsable", "--partition", "gpu", ROOT / "slurm" / template, *arguments]
+    job = slurm.run(*command, cwd=shared_tmp, env={**os.environ, **environ}).stdout.strip()
+    return slurm.wait(job), (shared_tmp / f"slurm-{job}.out").read_text()
+
+
+def test_the_template_for_one_host_by_hand(slurm, shared_tmp, write_sweep):
+    path = write_sweep(shared_tmp, trials=1, epochs=1)
+    state, log = by_hand(slurm, shared_tmp, "single.sbatch", path, "--set", "name=other")
+    assert state == "COMPLETED", log
+    [run] = (shared_tmp / "runs").glob("other-*")
+    assert SweepState(read_events(run / "journal.jsonl")).ended
+
+
+def test_the_template_for_apptainer_by_hand_with_a_program_in_its_place(slurm, shared_tmp, write_sweep):
+    path = write_sweep(shared_tmp, trials=1, epochs=1)
+    program = shared_tmp / "bin" / "apptainer"
+    program.parent.mkdir()
+    program.write_text(APPTAINER)
+    program.chmod(0o755)
+    paths = f"{program.parent}:{os.environ['PATH']}"
+    state, log = by_hand(slurm, shared_tmp, "apptainer.sbatch", path, PATH=paths, REAL_PYTHON=sys.executable,
+                         IMAGE="/images/tune.sif")  # fmt: skip
+    assert state == "COMPLETED", log
+    [run] = (shared_tmp / "runs").glob("small-*")
+    assert SweepState(read_events(run / "journal.jsonl")).ended
+    staged, ran = (program.parent / "calls").read_text().splitlines()
+    assert staged.startswith(f"exec --nv --bind {ROOT} --bind {shared_tmp} ")
+    assert ran.startswith(
+        f"exec --nv --bind {ROOT} --bind {run} --bind {shared_tmp} /images/tune.sif python3 -u -m hpo"
+    )
+
+
+@pytest.mark.parametrize("name", ["gang", "single", "pool_head", "pool_worker", "apptainer"])
+def test_sbatch_takes_the_template(slurm, name):
+    asked = slurm.run(
+        "sbatch", "--test-only", "--partition", "gpu", ROOT / "slurm" / f"{name}.sbatch", "x", check=False
+    )
+    assert asked.returncode == 0, asked.stderr
