@@ -26,10 +26,11 @@ from dataclasses import replace
 
 from hpo.check.findings import TOPICS, Finding, Findings
 from hpo.check.preflight import check_sweep
-from hpo.check.site import gpu_count
-from hpo.cluster.request import SlurmRequest, check_whole
+from hpo.cluster.request import SlurmRequest
+from hpo.cluster.sites import Site, choose_site, expand_runs
 from hpo.cluster.terms import Terms
-from hpo.config import SLURM_KEYS, TERM_KEYS, SweepConfig, load_sweep
+from hpo.cluster.words import check_whole
+from hpo.config import TERM_KEYS, SweepConfig, load_sweep
 from hpo.errors import UsageError
 from hpo.layout import absolute
 from hpo.price.page import price_json, price_lines
@@ -37,7 +38,8 @@ from hpo.price.quote import Quote, find_place, parse_by, quote_sweep
 from hpo.staging import name_run
 from hpo.weights import check_weights, is_offline
 from launch import submit
-from launch.starting import complete, script
+from launch.flags import slurm_words
+from launch.starting import combine, complete, script
 from launch.terminal import colour, command, say
 
 _COLOURS = {"error": "31", "warning": "33", "ok": "32"}
@@ -51,7 +53,9 @@ def main(argv: list[str] | None = None) -> int:
             raise UsageError(
                 f"--{flag.replace('_', '-')} is submit.py's alone; leave it out, check.py submits nothing."
             )
-    runs = absolute(arguments.runs_dir or os.environ.get("SLURMTUNE_RUNS") or "runs")
+    site = choose_site(arguments.site)
+    os.environ.update(site.weights_environment())
+    runs = absolute(arguments.runs_dir or os.environ.get("SLURMTUNE_RUNS") or expand_runs(site) or "runs")
     path = submit._find_sweep(arguments.sweep)
     config = load_sweep(path, submit._overrides(arguments), runs)
     run = absolute(arguments.run_dir) if arguments.run_dir else name_run(runs, config.name)
@@ -59,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
     request = pool = None
     if on_slurm:
         with findings.on("site"):
-            request, pool = _request(arguments, config)
+            request, pool = _request(arguments, config, site)
     with findings.on("models"):
         remedy, downloads = f"{script('prefetch.py')} {path}", not is_offline(usual=on_slurm)
         check_weights(config.space, remedy, may_download=downloads)
@@ -72,12 +76,11 @@ def main(argv: list[str] | None = None) -> int:
     return findings.exit_code
 
 
-def _request(arguments: argparse.Namespace, config: SweepConfig) -> tuple[SlurmRequest, bool]:
+def _request(arguments: argparse.Namespace, config: SweepConfig, site: Site) -> tuple[SlurmRequest, bool]:
     """What submit.py would ask SLURM for, and whether as a pool."""
-    flags = SlurmRequest.from_words({key: getattr(arguments, key) for key in SLURM_KEYS})
+    flags = SlurmRequest.from_words(slurm_words(arguments))
     terms = Terms.from_words({key: getattr(arguments, key) for key in TERM_KEYS})
-    wanted = SlurmRequest.from_words(config.slurm).merged(flags), Terms.from_words(config.slurm).merged(terms)
-    request, head = complete(*wanted)
+    request, head = complete(*combine(config, site, flags, terms), site)
     return request, head is not None
 
 
@@ -92,7 +95,7 @@ def _quote(arguments: argparse.Namespace, config: SweepConfig, request: SlurmReq
 
         cpus, gpus = len(os.sched_getaffinity(0)), count_local_gpus()
     else:
-        cpus, gpus = request.cpus_per_task or 1, gpu_count(request)
+        cpus, gpus = request.cpus_per_task or 1, request.gpus_per_node or 0
     place = find_place(config, request, cpus, gpus)
     probe = runs / f".probe-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}" if arguments.probe else None
     most = check_whole("most_nodes", arguments.most_nodes, 1) if request else 1

@@ -18,6 +18,12 @@ from hpo.layout import SweepDirectory
 from launch.terminal import say
 
 
+def combine(config: SweepConfig, site: Site, flags: SlurmRequest, terms: Terms) -> tuple[SlurmRequest, Terms]:
+    """What is asked for: by the site, above it by the sweep file, above both by flags."""
+    request = SlurmRequest.from_words(site.slurm).merged(SlurmRequest.from_words(config.slurm)).merged(flags)
+    return request, Terms.from_words(site.slurm).merged(Terms.from_words(config.slurm)).merged(terms)
+
+
 def complete(request: SlurmRequest, terms: Terms, site: Site) -> tuple[SlurmRequest, SlurmRequest | None]:
     """The request with defaults for what was not said, and said aloud; with it that of a pool's head.
 

@@ -39,7 +39,7 @@ from hpo.staging import name_run, stage_sweep
 from hpo.weights import check_weights, is_offline
 from launch import again
 from launch.flags import add_slurm_flags, slurm_words
-from launch.starting import complete, print_scripts, run_here, script, submit
+from launch.starting import combine, complete, print_scripts, run_here, script, submit
 from launch.terminal import command, say
 
 _DEMO = Path(__file__).resolve().parent / "demo" / "sweep.yaml"
@@ -75,8 +75,7 @@ def _begin(arguments: argparse.Namespace, flags: SlurmRequest, terms: Terms) -> 
         check_terms(terms, "local", None)
         check_before(config, run, None, say, arguments.no_check)
         return run_here(stage_sweep(config, run, "local", asdict(flags), terms.to_json()), config)
-    terms = Terms.from_words(site.slurm).merged(Terms.from_words(config.slurm)).merged(terms)
-    request = SlurmRequest.from_words(site.slurm).merged(SlurmRequest.from_words(config.slurm)).merged(flags)
+    request, terms = combine(config, site, flags, terms)
     request = replace(request, comment=request.comment or _comment(config, run))
     check_terms(terms, "slurm", request.gpus_per_node)
     if arguments.stage_only:

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
-from hpo.cluster.request import parse_minutes
+from hpo.cluster.words import parse_minutes
 from hpo.errors import UsageError
 
 _DEADLINE_S = 5

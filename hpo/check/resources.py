@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from hpo.check.findings import Findings
-from hpo.check.site import gpu_count
 from hpo.cluster.request import SlurmRequest
 from hpo.config import SweepConfig
 from hpo.errors import UsageError
@@ -12,7 +11,7 @@ from hpo.requirements import possible_values
 
 def check_resources(config: SweepConfig, request: SlurmRequest, findings: Findings) -> None:
     """`request` with its defaults filled in."""
-    tune, gpus, cpus = config.tune, gpu_count(request), request.cpus_per_task
+    tune, gpus, cpus = config.tune, request.gpus_per_node or 0, request.cpus_per_task
     devices = possible_values(config.space, "env.accelerator")
     with findings.on("site"):
         if tune.gpus_per_trial is not None and tune.gpus_per_trial > gpus:

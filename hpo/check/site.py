@@ -10,11 +10,11 @@ from collections.abc import Callable
 
 from hpo.check.controller import Host, Qos, Site, ask_site, listed
 from hpo.check.findings import Findings
-from hpo.cluster.request import SlurmRequest, format_minutes, parse_minutes
+from hpo.cluster.request import SlurmRequest
+from hpo.cluster.words import format_minutes, parse_memory, parse_minutes
 from hpo.errors import ClusterError, UsageError, nearest
 
 _SHORT = 5  # minutes: a job of less has hardly begun when it must save and leave
-_UNITS = {"K": 1 / 1024, "M": 1, "G": 1024, "T": 1024**2}
 
 
 def check_site(request: SlurmRequest, findings: Findings) -> None:
@@ -111,15 +111,15 @@ def _check_limits(request: SlurmRequest, site: Site, partition: str) -> None:
 
 
 def _check_gpu_limit(request: SlurmRequest, qos: Qos) -> None:
-    gpus = (request.nodes or 1) * gpu_count(request)
+    gpus = (request.nodes or 1) * (request.gpus_per_node or 0)
     for limit, of in ((qos.gpus_per_job, "a job"), (qos.gpus_per_user, "a person")):
         if limit is not None and gpus > limit:
-            raise UsageError(f"--nodes {request.nodes or 1} with {gpu_count(request)} GPUs each: QoS {qos.name} "
+            raise UsageError(f"--nodes {request.nodes or 1} with {request.gpus_per_node} GPUs each: QoS {qos.name} "
                              f"allows {of} {limit} GPUs; ask for less.")  # fmt: skip
 
 
 def _check_gpus(request: SlurmRequest, site: Site, partition: str) -> None:
-    kind, count, nodes = gpu_type(request), gpu_count(request), request.nodes or 1
+    kind, count, nodes = request.gpu_type or "", request.gpus_per_node or 0, request.nodes or 1
     if not count or not site.hosts:
         return
     kinds = sorted({name for host in site.hosts for name in host.gpus})
@@ -164,26 +164,3 @@ def _look_at_hosts(request: SlurmRequest, site: Site, partition: str, findings: 
     if site.hosts and len(here) < (request.nodes or 1):
         findings.warn("site", f"only {len(here)} of {len(site.hosts)} hosts of partition {partition} are up, and "
                               f"{request.nodes or 1} are asked for: the job will wait.")  # fmt: skip
-
-
-def gpu_count(request: SlurmRequest) -> int:
-    """GPUs a host, of '4' as of 'a100:4'."""
-    return sum(int(number) for number in re.findall(r"(?:^|[:,])(\d+)(?=$|,)", str(request.gpus_per_node or 0)))
-
-
-def gpu_type(request: SlurmRequest) -> str:
-    """The GPU type that is asked for by name, else ''."""
-    kind, colon, _ = str(request.gpus_per_node or "").partition(":")
-    return kind if colon else ""
-
-
-def parse_memory(text: str) -> int:
-    """MiB of a SLURM size such as 4000, 16G, 1.5T.
-
-    Raises:
-        UsageError: it is none.
-    """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]?)[Bb]?", text, re.IGNORECASE)
-    if not match:
-        raise UsageError(f"--mem {text!r} is not one of SLURM's sizes: 16G, 16000M, 16000.")
-    return int(float(match.group(1)) * _UNITS[match.group(2).upper() or "M"])

@@ -102,17 +102,23 @@ class SlurmRequest:
             said["sbatch_arg"] = (*self.sbatch_arg, *stronger.sbatch_arg)
         return SlurmRequest(**{**weaker, **said})
 
-    def directives(self, job_name: str, log: str) -> list[str]:
-        """The #SBATCH lines, without the marker."""
-        words = [f"--{name.replace('_', '-')}={quote(value)}" for name, value in vars(self).items()
-                 if value not in (None, 0) and name not in _NOT_AS_IT_STANDS]  # fmt: skip
+    def flags(self) -> list[str]:
+        """What is asked for, as flags of sbatch."""
+        words = [
+            f"--{name.replace('_', '-')}={value}"
+            for name, value in vars(self).items()
+            if value not in (None, 0) and name not in _NOT_AS_IT_STANDS
+        ]
         if self.exclusive:
             words.append("--exclusive" if self.exclusive == "yes" else f"--exclusive={self.exclusive}")
-        fixed = [f"--job-name={self.job_name or job_name}", "--ntasks-per-node=1", f"--output={shlex.quote(log)}",
-                 "--open-mode=append"]  # fmt: skip
+        return [*words, *self._gpu_words(), *(self.sbatch_arg or ())]
+
+    def directives(self, job_name: str, log: str) -> list[str]:
+        """The #SBATCH lines, without the marker: what is asked for, and what every job of a sweep needs."""
         signal = min(_SIGNAL_S, parse_minutes(self.time) * 60 // 8) if self.time else _SIGNAL_S
-        own = [*fixed, f"--signal=USR2@{signal}", "--requeue", "--no-kill"]
-        return [*words, *self._gpu_words(), *own, *(_quoted(flag) for flag in self.sbatch_arg or ())]
+        own = [f"--job-name={self.job_name or job_name}", "--ntasks-per-node=1", f"--output={shlex.quote(log)}",
+               "--open-mode=append", f"--signal=USR2@{signal}", "--requeue", "--no-kill"]  # fmt: skip
+        return [*(_quoted(flag) for flag in self.flags()), *own]
 
     def _gpu_words(self) -> list[str]:
         gpus = f"{self.gpu_type}:{self.gpus_per_node}" if self.gpu_type else f"{self.gpus_per_node}"
@@ -123,14 +129,10 @@ class SlurmRequest:
         return flags + [f"--gres={gres[0]}" for _ in gres]
 
 
-def quote(value: Any) -> str:
-    """As sbatch reads a #SBATCH line: quoted only where it must be."""
-    return shlex.quote(str(value)) if re.search(r"[\s'\"#\\]", str(value)) else str(value)
-
-
 def _quoted(flag: str) -> str:
+    """As sbatch reads a #SBATCH line: the value quoted where it must be."""
     name, equals, value = flag.partition("=")
-    return f"{name}{equals}{quote(value)}" if equals else flag
+    return f"{name}={shlex.quote(value)}" if equals and re.search(r"[\s'\"#\\]", value) else flag
 
 
 def _read_gpus(values: dict[str, Any]) -> tuple[Gpus | None, str | None]:

@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -145,15 +145,11 @@ class Measured:
         assert request is not None
         folder.mkdir(mode=0o700, parents=True)
         (folder / "question.json").write_text(self._question(cases), encoding="utf-8")
-        words = {
-            **{key: getattr(request, key) for key in ("partition", "account", "qos", "constraint")},
-            "nodes": 1,
-            "ntasks": 1,
-            "time": _PROBE_MINUTES,
-            "cpus-per-task": max(1, int(self.place.cpus)),
-            "gpus-per-node": 1 if request.gpus_per_node else None,
-        }
-        flags = [f"--{key}={value}" for key, value in words.items() if value]
+        gpus = min(1, request.gpus_per_node or 0)
+        cpus = max(1, int(self.place.cpus))
+        small = replace(request, nodes=1, gpus_per_node=gpus, cpus_per_task=cpus, mem=None, time=str(_PROBE_MINUTES),
+                        dependency=None, begin=None, job_name=None, comment=None)  # fmt: skip
+        flags = ["--ntasks=1", *small.flags()]
         environ = self._environ()
         inside = " ".join(f"{key}={environ[key]!r}" for key in ("SLURMTUNE_CPUS", "PYTHONPATH"))
         line = (

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hpo.cluster.request import SlurmRequest, format_minutes, parse_minutes
+from hpo.cluster.request import SlurmRequest
 from hpo.cluster.share import Share
+from hpo.cluster.words import format_minutes, parse_minutes
 from hpo.config import SweepConfig
 from hpo.errors import UsageError
 from hpo.price.forecast import Forecast, Range, bounds, forecast, hosts_by

@@ -9,14 +9,11 @@ import time
 from hpo.cluster.request import SlurmRequest
 
 _DEADLINE_S = 20
-_FLAGS = ("partition", "account", "qos", "nodes", "gpus_per_node", "cpus_per_task", "mem", "time", "constraint")
 
 
 def earliest_start(request: SlurmRequest) -> tuple[float | None, str]:
     """Unix seconds at which a job of `request` would start if nothing changes, or None and SLURM's reason."""
-    words = {key.replace("_", "-"): getattr(request, key) for key in _FLAGS}
-    flags = [f"--{key}={value}" for key, value in words.items() if value not in (None, 0)]
-    command = ["sbatch", "--test-only", "--ntasks-per-node=1", *flags, "--wrap=true"]
+    command = ["sbatch", "--test-only", "--ntasks-per-node=1", *request.flags(), "--wrap=true"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_DEADLINE_S, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:

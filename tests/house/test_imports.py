@@ -48,6 +48,7 @@ ALLOWED = {  # room -> packages from outside, rooms of ours
             "hpo.search.simulation",
             "hpo.cluster.request",
             "hpo.cluster.share",
+            "hpo.cluster.words",
             "hpo.check.cache",
             "hpo.check.corners",
             "hpo.price",
