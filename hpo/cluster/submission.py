@@ -62,7 +62,6 @@ def render_script(
         "COMMAND": shlex.join([python, "-u", "-m", "submitit.core._submit", str(folder)]),
         "LOG": f"{folder}/%j_%t_log.out",
         "SUBMITIT_EXECUTOR": "slurm",
-        **({"CONTAINER": site.container} if site.container else {}),
     }
     rendered: list[str] = []
     for i, line in enumerate(lines):
@@ -71,16 +70,18 @@ def render_script(
         if not line.startswith("#SBATCH"):
             rendered.append(line)
         if line.startswith("# settings:"):
-            rendered += [f"{name}={_shell_text(value)}" for name, value in settings.items()]
+            rendered += [f"{name}={shlex.quote(value)}" for name, value in settings.items()]
             rendered.append("export SUBMITIT_EXECUTOR")
+            if site.container:
+                rendered.append(f"CONTAINER={_for_eval(site.container)}")
         elif line.startswith("# site:"):
             rendered += site.lines()
     return "\n".join(rendered) + "\n"
 
 
-def _shell_text(value: str) -> str:
-    """`value` as one word of shell; with double quotes where it has variables for a later eval, as shellcheck likes."""
-    return '"' + re.sub(r'([\\"$`])', r"\\\1", value) + '"' if "$" in value else shlex.quote(value)
+def _for_eval(command: str) -> str:
+    """A command as one word of shell, its variables left for a later eval."""
+    return '"' + re.sub(r'([\\"$`])', r"\\\1", command) + '"'
 
 
 def template(request: SlurmRequest, role: str, site: Site) -> Path:

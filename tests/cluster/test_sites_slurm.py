@@ -70,7 +70,7 @@ def test_a_site_is_applied_to_the_job(slurm, shared_tmp, write_sweep, submit, mo
     done = submit(path, "--json")
     assert done.returncode == 0, done.stderr
     job = json.loads(done.stdout)["job"]
-    assert slurm.wait(job) == "COMPLETED", slurm.script(job)
+    assert slurm.wait(job, timeout=400) == "COMPLETED", slurm.script(job)
     [run] = (shared_tmp / "mine").glob("small-*")
     assert SweepState(read_events(run / "journal.jsonl")).ended
     assert (shared_tmp / "setup").read_text().split() == [sys.prefix, job]
@@ -84,7 +84,7 @@ def by_hand(slurm, shared_tmp, template, *arguments, **environ):
     """sbatch of a template as its README says; the ended job's state and its log."""
     command = ["sbatch", "--parsable", "--partition", "gpu", ROOT / "slurm" / template, *arguments]
     job = slurm.run(*command, cwd=shared_tmp, env={**os.environ, **environ}).stdout.strip()
-    return slurm.wait(job), (shared_tmp / f"slurm-{job}.out").read_text()
+    return slurm.wait(job, timeout=400), (shared_tmp / f"slurm-{job}.out").read_text()
 
 
 def test_the_template_for_one_host_by_hand(slurm, shared_tmp, write_sweep):
