@@ -35,6 +35,7 @@ ALLOWED = {  # room -> packages from outside, rooms of ours
             "hpo.search.asha",
             "hpo.search.scheduler",
             "hpo.cluster.request",
+            "hpo.cluster.words",
             "hpo.trial",
             "hpo.check",
         },
