@@ -3,8 +3,9 @@
 `journal.jsonl` is append-only, fsynced line by line, and has one writer, the driver. Everything else in the
 directory can be rebuilt from it. Each event has `v` (format version), `n` (its place), `t` (Unix seconds) and `type`:
 
-    sweep            name metric mode seed max_epochs num_trials    once, the first line
-    attempt_started  attempt job host nodes mode              an attempt took the sweep up
+    sweep            name metric mode seed max_epochs num_trials search data   once, the first line; the last two:
+                                                              of hpo.fingerprint, what no attempt may change
+    attempt_started  attempt job host nodes mode code         an attempt took the sweep up; code: versions it runs on
     attempt_refused  attempt reason                           a job came back that was to make no further attempt
     extended         num_trials before                        a person asked for another number of trials
     worker_joined    attempt worker host job cpus gpus since  since: Unix seconds from which on it is paid for
@@ -32,6 +33,7 @@ A trial that is resumed reports an epoch again, with its new attempt: decisions 
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import io
 import json
@@ -99,7 +101,12 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._stream = path.open("ab+", buffering=0)
+        try:
+            self._stream = path.open("ab+", buffering=0)
+        except OSError as error:
+            raise JournalError(
+                f"{path} cannot be written ({error.strerror}); make its directory writable, or go on with a copy of it."
+            ) from None
         os.fchmod(self._stream.fileno(), 0o600)
         self._lock()
         self._stream.seek(0)
@@ -148,7 +155,8 @@ class Journal:
                 rest = rest[self._stream.write(rest) :]
             os.fsync(self._stream.fileno())
         except OSError as error:
-            self._stream.truncate(end)
+            with contextlib.suppress(OSError):  # of a file system that is read-only by now: a torn line is no event
+                self._stream.truncate(end)
             problem = f"{self._path} cannot be written ({error.strerror})"
             raise JournalError(f"{problem}; free space there, then submit.py --resume goes on.") from None
 

@@ -15,6 +15,7 @@ from hpo.cluster.sites import Site, choose_site, read_site
 from hpo.cluster.terms import Terms, check_terms, read_terms, spent
 from hpo.config import SweepConfig
 from hpo.errors import ClusterError, JournalHeldError, UsageError
+from hpo.fingerprint import check_unchanged, code_versions, describe_change, last_code
 from hpo.layout import SweepDirectory, open_sweep, read_json, write_json
 from hpo.records import Journal, SweepState, read_events
 from hpo.results.read import progress_line
@@ -37,9 +38,13 @@ def resume(arguments: argparse.Namespace, flags: SlurmRequest, terms: Terms) -> 
     terms = replace(read_terms(resolved).merged(terms), time_limit=None)  # who goes on wants more time
     changed = _extend({**resolved, "terms": terms.to_json()}, arguments.num_trials, state)
     config = SweepConfig.from_json(changed)
+    if events:
+        check_unchanged(state.header, config)
     if _is_over(state, config):
         say(f"this sweep has ended; {script('results.py')} {directory.root} shows it")
         return 0
+    if change := describe_change(last_code(events), code_versions()):
+        say(f"the code changed since the attempt before ({change}); trials of both may not compare exactly")
     if why := spent(Usage(events), terms):
         raise UsageError(f"{directory.root}: {why} (--max-attempts N, --max-gpu-hours H).")
     if (arguments.cluster or resolved["cluster"]) == "local":

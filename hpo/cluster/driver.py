@@ -31,6 +31,7 @@ from hpo.cluster.watch import Watch
 from hpo.cluster.winner import save_winner
 from hpo.config import SweepConfig
 from hpo.errors import ClusterError, JournalHeldError, SlurmtuneError, SweepError
+from hpo.fingerprint import check_unchanged, code_versions, describe_change, last_code
 from hpo.layout import SweepDirectory, open_sweep, read_json
 from hpo.records import Event, Journal, read_events
 from hpo.results.insight import Insight
@@ -63,6 +64,7 @@ def drive(directory: SweepDirectory, attempt: str, patience_s: float = 0.0) -> i
     resolved = read_json(directory.resolved)
     config = SweepConfig.from_json(resolved)
     journal = _open_journal(directory, patience_s)
+    code = _check_unchanged(config, journal)
     sweep = plugins.open_sweep(config, journal, attempt, directory)
     keys = {dimension.key: dimension.default for dimension in config.space.dimensions}
     files = TrialFiles(directory, dict(config.space.constants), keys)
@@ -76,7 +78,7 @@ def drive(directory: SweepDirectory, attempt: str, patience_s: float = 0.0) -> i
         sweep.note("attempt_refused", reason=why)
         say(f"no further attempt: {why}")
         return STOPPED
-    sweep.start_attempt(job=head["job"], host=socket.gethostname(), nodes=head["nodes"], mode=head["mode"])
+    sweep.start_attempt(job=head["job"], host=socket.gethostname(), nodes=head["nodes"], mode=head["mode"], code=code)
     nodes = NodeWatch(rendezvous, sweep.note)
     share = Share(config)
     pool = None
@@ -101,6 +103,16 @@ def _open_journal(directory: SweepDirectory, patience_s: float) -> Journal:
             if time.monotonic() > end:
                 raise
         time.sleep(0.5)
+
+
+def _check_unchanged(config: SweepConfig, journal: Journal) -> dict[str, str]:
+    """Refuses another search and other data than the sweep began with; says what is new of the code, and returns it."""
+    if journal.events:
+        check_unchanged(journal.events[0], config)
+    code = code_versions()
+    if change := describe_change(last_code(journal.events), code):
+        say(f"the code changed since the attempt before ({change}); trials of both may not compare exactly")
+    return code
 
 
 def _refusal(journal: Journal, terms: Terms, job: str, attempt: str) -> str:

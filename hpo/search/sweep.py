@@ -14,6 +14,7 @@ from typing import Any, TypeVar, cast
 
 from hpo.config import SweepConfig
 from hpo.failures import BLOCKING, LEARNT, may_retry
+from hpo.fingerprint import search_prints
 from hpo.records import Event, Journal, SweepState, Trial
 from hpo.search.bayes import Suggestion, startup_trials, suggest
 from hpo.search.ending import Ending
@@ -51,7 +52,8 @@ class Sweep:
             self._fold(event)
         if not self.state.header:
             self._write("sweep", name=config.name, metric=config.metric, mode=config.mode, seed=config.seed,
-                        max_epochs=config.max_epochs, num_trials=config.tune.num_trials)  # fmt: skip
+                        max_epochs=config.max_epochs, num_trials=config.tune.num_trials,
+                        search=search_prints(config), data=config.fingerprint)  # fmt: skip
 
     # -- what an attempt does ---------------------------------------------------------------------------------------
 
