@@ -117,6 +117,8 @@ def ray_environment(token: Path, node: RayNode, environ: Mapping[str, str] = os.
         # a host that does not answer is lost after 35 s, not after Ray's 65
         "RAY_health_check_period_ms": "2000",
         "RAY_health_check_timeout_ms": "5000",
+        # a process that imports torch from a busy or cold file system needs longer than Ray's 60 s
+        "RAY_worker_register_timeout_seconds": "600",
         "RAY_CHDIR_TO_TRIAL_DIR": "0",
         "RAY_num_workers_soft_limit": "0",  # no idle Python is started ahead: each costs a second of CPU
         "RAY_enable_worker_prestart": "0",

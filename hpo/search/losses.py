@@ -34,6 +34,8 @@ def read_loss(trial: TuneTrial, last_words: Path) -> tuple[str, str]:
     text = str(error)
     if any(words in text for words in _HOST_WORDS) or getattr(error, "preempted", False):
         return "host", "its host was lost"
+    if "worker startup" in text:
+        return "killed", "Ray could not start a process for it; attempts/ has the logs, or its host was too busy"
     if "running low on memory" in text or "memory pressure" in text:
         return "oom", "Ray ended its process because the host ran out of memory"
     if words := _read_last_words(last_words):

@@ -62,7 +62,7 @@ KINDS = {  # kind -> a word of the command line of whom it ends; '': of everyone
     "supervisor": "submitit.core._submit",
     "all": "",
 }
-_DEADLINE_S = 900  # for a sweep between two kills, on a machine with much else to do
+_DEADLINE_S = 1800  # for a sweep between two kills, on a machine with much else to do
 _LEFT_S = 30  # until nothing may be left of an attempt whose supervisor was killed
 _EARLY, _EARLY_S, _LATE_S = 0.3, 6.0, 10.0  # share of kills while it starts again; the others come after new epochs
 
@@ -123,7 +123,7 @@ class Run:
         word, found = KINDS[kind], []
         for pid in self._processes():
             line = _command_line(pid)
-            if word in line and (kind != "trial" or "Trainable" in line):
+            if word in line and (kind != "trial" or ("Trainable" in line or "TrialActor" in line)):
                 found.append(pid)
         if kind == "trial" and found:
             found = [self.rng.choice(found)]
