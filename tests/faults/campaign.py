@@ -119,7 +119,7 @@ class Run:
 
     def _kill(self):
         """SIGKILL for one kind of process; what is known of that moment, None when there was none of them."""
-        kind = self.rng.choice(self.kinds)
+        kind = self.kinds[len(self.kills) % len(self.kinds)]
         word, found = KINDS[kind], []
         for pid in self._processes():
             line = _command_line(pid)
@@ -129,8 +129,11 @@ class Run:
             found = [self.rng.choice(found)]
         for pid in found:
             _send(pid, signal.SIGKILL)
-        last = self.events[-1]["type"] if self.events else ""
-        return {"kind": kind, "t": round(time.time(), 2), "after": last, "killed": len(found)} if found else None
+        events = self.events
+        epochs = {event["trial"]: event["epoch"] for event in events if event["type"] == "reported"}
+        last = events[-1]["type"] if events else ""
+        known = {"kind": kind, "t": round(time.time(), 2), "after": last, "epochs": epochs, "killed": len(found)}
+        return known if found else None
 
     def _processes(self):
         marks = [json.loads(path.read_text())["temp"] for path in self.folder.glob("attempts/*/head.json")]
