@@ -1,4 +1,4 @@
-"""A real sweep on a file system that becomes full, and goes on when there is room again."""
+"""A file system that becomes full, and has room again: the journal, a training, a whole sweep go on where they were."""
 
 from __future__ import annotations
 
@@ -10,14 +10,18 @@ import pytest
 from course import course, curves
 from small_sweeps import ROOT, SWEEP
 
-from hpo.records import SweepState, read_events
+from hpo.errors import JournalError
+from hpo.failures import classify
+from hpo.records import Journal, SweepState, read_events
+from hpo.trial import Training
+from hpo.trialconfig import TrialConfig
 
-pytestmark = [pytest.mark.ray, pytest.mark.skipif(os.geteuid() != 0, reason="mounting takes root")]
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting takes root")
 
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A tmpfs of 4 MB; grow it by a remount."""
+    """A tmpfs of 4 MB; `grow` gives it more."""
     folder = tmp_path / "small"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", folder]
@@ -27,11 +31,64 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "--lazy", folder], check=True)
 
 
+def grow(folder):
+    subprocess.run(["mount", "-o", "remount,size=200m", folder], check=True)
+
+
+def test_the_journal_keeps_whole_lines_and_goes_on(small_disk):
+    journal = Journal(small_disk / "journal.jsonl")
+    with pytest.raises(JournalError, match=r"cannot be written \(No space left on device\); free space there"):
+        fill(journal)
+    written = len(journal.events)
+    assert len(read_events(small_disk / "journal.jsonl")) == written > 100
+    grow(small_disk)
+    journal.append("suggested", trial="again")
+    journal.close()
+    assert [event["n"] for event in read_events(small_disk / "journal.jsonl")] == list(range(written + 1))
+
+
+def test_a_training_keeps_its_checkpoint_and_goes_on(shards, small_disk, tmp_path):
+    """Its failure is of class disk, after which the attempt ends and no trial has failed."""
+    keys = {"model.timm_image.checkpoint_name": "test_vit", "model.timm_image.pretrained": "false",
+            "optim.max_epochs": 3, "env.batch_size": 32, "env.accelerator": "cpu"}  # fmt: skip
+    config = TrialConfig.from_flat(keys, metric="val_accuracy", mode="max", seed=0, num_to_keep=1)
+    with Training(config, shards, tmp_path / "whole") as training:
+        whole = [losses(training.run_epoch()) for _ in range(3)]
+    with Training(config, shards, small_disk / "trial") as training:
+        broken = [losses(training.run_epoch())]
+        (small_disk / "neighbour").write_bytes(b"x" * free(small_disk))
+        with pytest.raises(Exception, match=r"No space left|file write failed|I/O error") as full:
+            training.run_epoch()
+    assert classify(full.value) == "disk"
+    (small_disk / "neighbour").unlink()
+    with Training(config, shards, small_disk / "trial") as training:
+        assert training.epoch == 1
+        grow(small_disk)
+        broken += [losses(training.run_epoch()) for _ in range(2)]
+    assert broken == whole
+
+
+def fill(journal):
+    while len(journal.events) < 10**6:
+        journal.append("suggested", trial="0000", pad="x" * 10000)
+
+
+def losses(metrics):
+    return metrics["train_loss"], metrics["val_loss"]
+
+
+def free(folder):
+    status = os.statvfs(folder)
+    return status.f_bavail * status.f_frsize
+
+
 def submit(*arguments):
     command = [sys.executable, ROOT / "launch" / "submit.py", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=1500, check=False)
 
 
+@pytest.mark.ray
+@pytest.mark.faults
 def test_a_full_disk_ends_the_attempt_and_nothing_is_lost(shards, small_disk, tmp_path):
     sweep = tmp_path / "small.yaml"
     sweep.write_text(SWEEP.format(data=shards, epochs=2, trials=4))
@@ -42,7 +99,7 @@ def test_a_full_disk_ends_the_attempt_and_nothing_is_lost(shards, small_disk, tm
     before = read_events(small_disk / "run" / "journal.jsonl")
     assert before
     assert all(t.state != "failed" for t in SweepState(before).trials.values())
-    subprocess.run(["mount", "-o", "remount,size=200m", small_disk], check=True)
+    grow(small_disk)
     done = submit("--resume", small_disk / "run")
     assert done.returncode == 0, done.stderr
     after = read_events(small_disk / "run" / "journal.jsonl")
