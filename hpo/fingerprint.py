@@ -18,7 +18,18 @@ from hpo.data.manifest import describe
 from hpo.errors import UsageError
 from hpo.records import Event
 
-_SEARCH = ("task", "metric", "mode", "seed", "constants", "space", "points", "earlier")  # of resolved.json
+_SEARCH = (  # of resolved.json
+    "task",
+    "metric",
+    "mode",
+    "seed",
+    "constants",
+    "space",
+    "points",
+    "constraints",
+    "objectives",
+    "earlier",
+)
 _TUNE = (  # of its `tune`; the others may change: they move no value
     "searcher",
     "startup_trials",
