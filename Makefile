@@ -1,14 +1,16 @@
 # make demo and make test do all the set-up on a fresh machine; see README.md.
 PYTHON ?= python3
 BIN := .venv/bin
+FAULTS ?= runs/faults
 CACHES := .pytest_cache .mypy_cache .ruff_cache *.egg-info
 
 .NOTPARALLEL:
-.PHONY: help .venv demo test test-fast lint docs clean
+.PHONY: help .venv demo test test-fast faults lint docs clean
 help:
 	@echo "make demo       environment, bundled photographs, a real sweep on this machine, its report"
 	@echo "make test       environment, all tests (as root on Debian also those on a real SLURM)"
 	@echo "make test-fast  without those that start Ray or SLURM"
+	@echo "make faults     real sweeps killed at random moments, 30 times each way; hours, goes on when run again"
 	@echo "make lint       ruff and mypy"
 	@echo "make docs       the pages of docs/commands, from each command's --help"
 	@echo "make .venv      the environment alone; another Python: make .venv PYTHON=python3.12"
@@ -36,6 +38,10 @@ test: .venv/ready
 
 test-fast: .venv/ready
 	$(BIN)/python -m pytest -m 'not ray and not slurm'
+
+faults: .venv/ready
+	$(BIN)/python tests/faults/campaign.py --out $(FAULTS)
+	$(BIN)/python -m pytest -m faults
 
 lint: .venv/ready
 	$(BIN)/ruff check

@@ -20,6 +20,7 @@ def check(out, kinds, seed):
     assert run.resumed == kinds.count("all") + kinds.count("supervisor")
 
 
+@pytest.mark.faults
 def test_a_trial_and_then_everything_is_killed(out):
     check(out, ["trial", "all"], 1)
 
