@@ -26,7 +26,7 @@ CLASSES = {
     "oom": FailureClass(
         1,
         "memory ran out, although the micro-batch had been halved down to one image",
-        "in a fresh process, from its checkpoint, with the full micro-batch",
+        "in a fresh process, from its checkpoint, with the micro-batch it began with",
     ),
     "killed": FailureClass(
         3,

@@ -13,6 +13,7 @@ Nobody else joins file names. All paths lie below one directory, so that a moved
          attempts/ID/        rendezvous and logs of one job
          trials/ID/          params.json result.json progress.csv events.out.tfevents.* log.txt checkpoint/
                             fault.txt, while it runs: where it stood when it hung or crashed
+         micro_batches.json  what fitted into memory, see hpo.microbatches
          best/               weights and configuration of the winner
          report.html         the sweep on one page
          optuna-journal.log  the same as an Optuna study, for optuna-dashboard
@@ -79,6 +80,10 @@ class SweepDirectory:
     @property
     def optuna_journal(self) -> Path:
         return self.root / "optuna-journal.log"
+
+    @property
+    def micro_batches(self) -> Path:
+        return self.root / "micro_batches.json"
 
     @property
     def best(self) -> Path:

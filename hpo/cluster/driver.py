@@ -33,6 +33,7 @@ from hpo.config import SweepConfig
 from hpo.errors import ClusterError, JournalHeldError, SlurmtuneError, SweepError
 from hpo.fingerprint import check_unchanged, code_versions, describe_change, last_code
 from hpo.layout import SweepDirectory, open_sweep, read_json
+from hpo.microbatches import MicroBatches
 from hpo.records import Event, Journal, read_events
 from hpo.results.insight import Insight
 from hpo.results.read import Results, current_best_line
@@ -68,7 +69,8 @@ def drive(directory: SweepDirectory, attempt: str, patience_s: float = 0.0) -> i
     sweep = plugins.open_sweep(config, journal, attempt, directory)
     keys = {dimension.key: dimension.default for dimension in config.space.dimensions}
     files = TrialFiles(directory, dict(config.space.constants), keys)
-    sweep.listener = _Narrator(sweep, directory, files)
+    fitting = MicroBatches(config, directory.micro_batches, journal.events)
+    sweep.listener = _Narrator(sweep, directory, files, fitting)
     close = functools.partial(_close, sweep, directory, files)
     leave = functools.partial(_leave, sweep, close)
     threading.Thread(target=_leave_on_request, args=(rendezvous, close), daemon=True).start()
@@ -236,14 +238,15 @@ def _join_cluster(head: dict[str, Any], rendezvous: Rendezvous, watch: Watch) ->
 class _Narrator:
     """Passes each event on to the trials' files, and says in the log what a person would want to know."""
 
-    def __init__(self, sweep: Sweep, directory: SweepDirectory, files: TrialFiles) -> None:
-        self._sweep, self._files = sweep, files
+    def __init__(self, sweep: Sweep, directory: SweepDirectory, files: TrialFiles, fitting: MicroBatches) -> None:
+        self._sweep, self._files, self._fitting = sweep, files, fitting
         self._best: str | None = None
         budget = sweep.config.tune.checkpoint_budget_gb
         self._budget = CheckpointBudget(directory, budget, say) if budget else None
 
     def __call__(self, event: Event) -> None:
         self._files.write(event, self._sweep.state)
+        self._fitting.watch(event)
         if self._budget:
             self._budget.watch(event, self._sweep.state)
         if event["type"] == "failed" and event["retry"]:

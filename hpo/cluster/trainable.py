@@ -52,7 +52,7 @@ class _TrialActor(tune.Trainable):
         checkpoint = metrics.pop("checkpoint", "")
         return {
             "epoch": int(metrics.pop("epoch")),
-            "metrics": {**metrics, "host": socket.gethostname()},
+            "metrics": {**metrics, "host": socket.gethostname(), "device": self._training.device},
             "checkpoint": f"trials/{trial}/{checkpoint}" if checkpoint else "",
             "end": self._training.finished,
             "opened": self._opened,
@@ -96,7 +96,8 @@ class _TrialActor(tune.Trainable):
         self._watchdog.tick()
         if config.tune.deterministic:
             demand_determinism()
-        return Training(config.trial(params), config.data, directory.trial(trial), self._watchdog.tick)
+        known = None if config.tune.deterministic else directory.micro_batches  # what others found changes no trial
+        return Training(config.trial(params), config.data, directory.trial(trial), self._watchdog.tick, known)
 
     def _failure(self, error: Exception) -> dict[str, Any]:
         kind, cause = classify(error), describe(error)

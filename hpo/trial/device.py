@@ -56,6 +56,11 @@ def open_accelerator(env: EnvConfig) -> Accelerator:
     return accelerator
 
 
+def name_device(accelerator: Accelerator) -> str:
+    """The kind of device, as its maker names it: equal names have equal memory."""
+    return torch.cuda.get_device_name() if accelerator.device.type == "cuda" else accelerator.device.type
+
+
 def demand_determinism() -> None:
     """Has torch take deterministic algorithms, and warn where it knows none. Before the first use of a GPU."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

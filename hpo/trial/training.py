@@ -20,10 +20,11 @@ from accelerate import Accelerator
 from hpo.data.nodecopy import local_copy
 from hpo.data.read import open_split
 from hpo.errors import TrialError, nearest
+from hpo.microbatches import remembered_micro_batch
 from hpo.trial.augment import Augmentation
 from hpo.trial.checkpoint import Checkpoint, Store
 from hpo.trial.compute import Compute, Step
-from hpo.trial.device import close_accelerator, open_accelerator, set_threads
+from hpo.trial.device import close_accelerator, name_device, open_accelerator, set_threads
 from hpo.trial.erasing import Erasing
 from hpo.trial.freezing import freeze
 from hpo.trial.fusion import build_model
@@ -68,8 +69,15 @@ class Training:
     """
 
     def __init__(
-        self, config: TrialConfig, data: Path, directory: Path, progress: Callable[[], None] = lambda: None
+        self,
+        config: TrialConfig,
+        data: Path,
+        directory: Path,
+        progress: Callable[[], None] = lambda: None,
+        micro_batches: Path | None = None,
     ) -> None:
+        """`micro_batches`: where the sweep remembers what fitted into memory, see hpo.microbatches."""
+        self._micro_batches = micro_batches
         self.config, self.directory, self._on_progress = config, directory, progress
         self.max_epochs = config.optim.max_epochs
         self.metrics: dict[str, Any] = {}
@@ -152,6 +160,7 @@ class Training:
         config = self.config
         set_threads()
         accelerator = open_accelerator(config.env)
+        self.device = name_device(accelerator)
         opened.callback(close_accelerator)
         data = local_copy(data)
         train, validation = open_split(data, "train"), open_split(data, "validation")
@@ -193,13 +202,13 @@ class Training:
         logger.info("%s on %s, %s, %s", config.model.checkpoint_name, where, work, start)
 
     def _build(self, accelerator: Accelerator, size: int, with_weights: bool) -> Compute:
-        config, env = self.config, self.config.env
+        config = self.config
         torch.manual_seed(derive(config.seed, 0))  # the initial weights
         model, self._feed = build_model(config, self._columns, self._task.outputs, size, with_weights)
         self._measured.take("parameters", lambda: count_parameters(model))
         freeze(model, config)
         optimizer = create_optimizer(model, config.optim)
-        micro = min(env.per_gpu_batch_size or env.batch_size, env.batch_size)
+        micro = remembered_micro_batch(self._micro_batches, config, self.device)
         return Compute(accelerator, model, optimizer, self._task, self._feed, micro, config.optim)
 
     def _open_loader(self, opened: contextlib.ExitStack, shards: ShardSet, delivery: Delivery) -> Loader:
@@ -273,7 +282,7 @@ class Training:
                 f"({reason}); train in a new directory."
             ) from error
         self._progress = _Progress(**state["progress"])
-        self._compute.micro_batch = min(self._progress.micro_batch, self._compute.micro_batch)
+        self._compute.micro_batch = self._progress.micro_batch  # its own, which fitted
         self._checkpoint = checkpoint.path.relative_to(self.directory).as_posix()
         finite = {name: math.nan if value is None else value for name, value in meta["metrics"].items()}
         self.metrics = {**finite, **state["timing"], "checkpoint": self._checkpoint}

@@ -28,6 +28,7 @@ hyperparameter_tune_kwargs:
   {{num_trials: {trials}, scheduler: FIFO, searcher: random, hang_timeout: 12, resources_per_trial: {{num_cpus: 1}}}}
 """
 FAULTS = {  # fault -> times it happens, class in the journal, words of the cause, state in the end
+    "little memory": (1, None, "", "completed"),  # first, so that others begin after it
     "hang in a library": (1, "hang", "no progress for 0:00:12 in happen (sitecustomize.py", "completed"),
     "exception": (9, "exception", "RuntimeError: injected", "failed"),
     "exit 137": (1, "killed", "exit 137", "completed"),
@@ -78,7 +79,7 @@ def check(run, fault, faults):
         assert [failure["retry"] for failure in trial.failures][-1] == (state == "completed")
     if state == "completed":
         starts = [event["epoch"] for event in events if event["type"] == "started"]
-        assert starts == [0, *[1] * times], "it did not go on from its checkpoint"
+        assert starts == [0, *[1] * (times if kind else 0)], "it did not go on from its checkpoint"
         assert sorted(trial.last) == [1, 2]
     if state == "failed":
         assert kind in trial.reason
@@ -92,6 +93,18 @@ def swept(shards, tmp_path_factory):
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_has_its_class_cause_and_consequence(swept, fault):
     check(swept, fault, FAULTS)
+
+
+def test_what_fitted_into_memory_is_where_later_trials_begin(swept):
+    """From 32 over 16 to 8 images at a time, in the second epoch of the first trial."""
+    known = json.loads((swept / "micro_batches.json").read_text())["found"]
+    assert [(one["model"], one["device"], one["micro_batch"], one["trial"]) for one in known] == [
+        ("test_vit", "cpu", 8, "0000")
+    ]
+    trials = SweepState([*read_events(swept / "journal.jsonl")]).trials
+    pieces = {name: {epoch: row["micro_batch"] for epoch, row in trial.last.items()} for name, trial in trials.items()}
+    assert pieces["0000"] == {1: 32, 2: 8}
+    assert pieces["0006"] == pieces["0007"] == {1: 8}
 
 
 def test_table_and_report_say_the_class_and_the_cause(swept):

@@ -5,9 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
+from hpo.config import SweepConfig
+from hpo.microbatches import MicroBatches, remembered_micro_batch
+from hpo.space import Space
 from hpo.trial import Training, train
 from hpo.trial import training as training_module
 from hpo.trial.compute import OutOfMemory
+from hpo.tuneconfig import TuneConfig
 
 VIT = {"model.timm_image.checkpoint_name": "test_vit", "model.timm_image.drop_rate": 0.0}
 
@@ -67,6 +71,32 @@ def test_resumed_trial_does_not_try_again(raw_data, configure, tmp_path, limit_m
     train(configure(), raw_data, tmp_path, lambda metrics: False)
     with Training(configure(), raw_data, tmp_path) as training:
         assert training._compute.micro_batch == 8
+
+
+def test_found_micro_batch_is_where_the_next_trial_begins(raw_data, configure, tmp_path, limit_memory):
+    """With no second failure, unless it is of another model, which finds its own."""
+    about = {"name": "s", "task": "classification", "metric": "val_accuracy", "mode": "max", "seed": 0}
+    config = SweepConfig(**about, data=raw_data, space=Space((), {}), tune=TuneConfig())
+    path, keys = tmp_path / "micro_batches.json", {"model.timm_image.pretrained": "false", "env.batch_size": 32}
+
+    def pieces(model, folder):
+        params = {**keys, "model.timm_image.checkpoint_name": model}
+        with Training(configure(params), raw_data, tmp_path / folder, micro_batches=path) as training:
+            metrics = {**training.run_epoch(), "device": training.device}
+            suggested = {"type": "suggested", "trial": folder, "params": params}
+            MicroBatches(config, path, [suggested, {"type": "reported", "trial": folder, "metrics": metrics}])
+        return metrics["micro_batch"], (tmp_path / folder / "log.txt").read_text().count("images at a time")
+
+    limit_memory(10)
+    assert pieces("test_efficientnet", "0000") == (8, 2)
+    assert pieces("test_efficientnet", "0001") == (8, 0)
+    assert pieces("test_vit", "0002") == (8, 2)
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"format": 1, "found": [{"micro_batch": "many"}]}'])
+def test_unreadable_memory_is_no_obstacle(configure, tmp_path, content):
+    (tmp_path / "micro_batches.json").write_text(content)
+    assert remembered_micro_batch(tmp_path / "micro_batches.json", configure(), "cpu") == 32
 
 
 def test_not_even_one_image_is_an_error_of_its_kind(raw_data, configure, tmp_path, limit_memory):

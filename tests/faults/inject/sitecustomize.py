@@ -47,6 +47,14 @@ def happen(fault, training):
         import torch
 
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB (injected)")
+    if fault == "little memory":
+        import torch
+
+        def refuse(module, inputs):
+            if len(inputs[0]) > 10:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB (injected)")
+
+        training._compute.model.register_forward_pre_hook(refuse)
     if fault == "host memory":
         raise MemoryError("injected")
     if fault == "storage":
