@@ -22,7 +22,7 @@ from hpo.check.corners import Case, Kind, spell
 from hpo.check.dataset import DataFacts
 from hpo.check.findings import Findings
 from hpo.config import SweepConfig
-from hpo.errors import TrialError
+from hpo.errors import TrialError, UsageError
 
 _ROOT = Path(__file__).resolve().parents[2]
 _SOURCES = (
@@ -109,6 +109,26 @@ def judge_kinds(kinds: Sequence[Kind], answers: Sequence[Answer | None], finding
                           share)  # fmt: skip
     _summarise(kinds, answers, failed, findings)
     return max((answer["parameters"] for answer in answers if answer and "parameters" in answer), default=None)
+
+
+def judge_limit(
+    kinds: Sequence[Kind], answers: Sequence[Answer | None], limit: float | None, findings: Findings
+) -> None:
+    """Says how much of the space is beyond `limit` parameters, of `constraints`. All of it is an error."""
+    sizes = [answer.get("parameters", 0) if answer else 0 for answer in answers]
+    over = [(kind, size) for kind, size in zip(kinds, sizes, strict=True) if limit is not None and size > limit]
+    if limit is None or not over:
+        return
+    share = sum(kind.count for kind, _ in over) / sum(kind.count for kind in kinds)
+    smallest = min(over, key=lambda found: found[1])
+    words = f"{spell(smallest[0].case)} has {smallest[1]:,}"
+    if len(over) == len(kinds):
+        findings.refuse(
+            "models", UsageError(f"constraints.parameters {limit:,.0f} leaves no model: {words}; raise it."), share
+        )
+    else:
+        findings.warn("models", f"{share:.1%} of the space is over constraints.parameters {limit:,.0f} and will not be "
+                                f"trained: {words}.", share)  # fmt: skip
 
 
 def _judge_values(kinds: Sequence[Kind], failed: Sequence[tuple[Kind, Answer]], findings: Findings) -> None:

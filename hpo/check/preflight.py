@@ -8,7 +8,7 @@ from pathlib import Path
 from hpo.check.corners import find_kinds
 from hpo.check.dataset import check_dataset, read_facts
 from hpo.check.findings import Findings
-from hpo.check.models import ModelCheck, judge_kinds
+from hpo.check.models import ModelCheck, judge_kinds, judge_limit
 from hpo.check.resources import check_resources
 from hpo.check.settings import check_settings
 from hpo.check.site import check_site
@@ -49,7 +49,9 @@ def check_sweep(
         check_resources(config, request, findings)
     parameters = None
     with findings.on("models"):
-        parameters = judge_kinds(kinds, models.wait(), findings)
+        answers = models.wait()
+        parameters = judge_kinds(kinds, answers, findings)
+        judge_limit(kinds, answers, config.constraints.get("parameters"), findings)
     check_storage(config, run, findings, on_slurm, parameters)
     return findings
 

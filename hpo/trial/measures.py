@@ -42,11 +42,15 @@ class Measurements:
         value = self.values[name] = measurement()
         limit = self._constraints.get(name)
         if limit is not None and value > limit:
-            raise InfeasibleError(f"{name} of {value:.6g} is over the {limit:.6g} of constraints")
+            raise InfeasibleError(f"{name} of {_write(value)} is over the {_write(limit)} of constraints")
 
     def restore(self, metrics: Mapping[str, Any]) -> None:
         """Takes up what an earlier process measured: a limit is not judged twice."""
         self.values |= {name: metrics[name] for name in MEASURES if name in self._wanted and name in metrics}
+
+
+def _write(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
 
 
 def count_parameters(model: nn.Module) -> int:

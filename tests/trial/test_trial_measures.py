@@ -20,7 +20,7 @@ def test_a_model_beyond_a_limit_is_not_trained(demo_data, configure, tmp_path):
     with pytest.raises(InfeasibleError) as caught:
         Training(limited(configure({}), parameters=1000.0), demo_data, tmp_path)
     assert classify(caught.value) == "infeasible"
-    assert "is over the 1000 of constraints" in describe(caught.value)
+    assert "is over the 1,000 of constraints" in describe(caught.value)
     with pytest.raises(InfeasibleError, match="latency_ms of"):
         Training(limited(configure({}), latency_ms=1e-6), demo_data, tmp_path)
     assert not list(tmp_path.glob("checkpoint/*"))
