@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 FAULTS ?= runs/faults
+JOBS ?= 2
+PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder
 CACHES := .pytest_cache .mypy_cache .ruff_cache *.egg-info
 
 .NOTPARALLEL:
@@ -34,10 +36,10 @@ demo: .venv/ready
 # Where SLURM cannot be installed the other tests run; those on SLURM are skipped, or fail with SLURMTUNE_REQUIRE_SLURM=1.
 test: .venv/ready
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then tests/slurm_cluster/install.sh || true; fi
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-fast: .venv/ready
-	$(BIN)/python -m pytest -m 'not ray and not slurm'
+	$(PYTEST) -m 'not ray and not slurm'
 
 faults: .venv/ready
 	$(BIN)/python tests/faults/campaign.py --out $(FAULTS)
