@@ -38,8 +38,8 @@ def pytest_configure() -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Fast ones first, then those that start Ray, then those on SLURM. Whoever uses the cluster is marked so.
 
-    Under pytest-xdist (`-n 2 --dist loadgroup`) a file's tests share a worker, as they share what is costly to make, and
-    all tests on SLURM one, since there is one cluster.
+    Under pytest-xdist (`-n 2 --dist loadgroup`) the tests of a file share a worker, as they share fixtures,
+    and so do all on SLURM, since there is one cluster.
     """
     for item in items:
         if "slurm_cluster" in getattr(item, "fixturenames", ()):

@@ -289,3 +289,15 @@ def trained_regression(tmp_path_factory: pytest.TempPathFactory, photos: Path) -
             writer.writerow([path, f"{grey.mean() + 0.5:.3f}", f"{grey[:half].mean() - grey[half:].mean() + 0.5:.3f}"])
     options = ("--task", "regression", "--label-column", "bright", "--label-column", "slope")
     return _train_sweep(folder, folder / "labels.csv", *options, metric="rmse", trials=1)
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """call(main, *arguments): what a command in this process ends with, says on stdout, and on stderr."""
+
+    def run(main: Any, *arguments: Any) -> tuple[int, str, str]:
+        code = main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,8 @@ Clean = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def clean(capsys: pytest.CaptureFixture[str]) -> Clean:
-    def call(*arguments: Any) -> tuple[int, str, str]:
-        code = main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
+def clean(call: Callable[..., tuple[int, str, str]]) -> Clean:
+    return partial(call, main)
 
 
 @pytest.fixture

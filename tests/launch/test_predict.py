@@ -8,7 +8,6 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -33,16 +32,6 @@ def number_model(trained_regression: Path, tmp_path_factory: pytest.TempPathFact
     folder = tmp_path_factory.mktemp("exported") / "numbers"
     assert export_main([str(trained_regression), "--out", str(folder)]) == 0
     return folder
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    def run(main: Any, *arguments: Any) -> tuple[int, str, str]:
-        code = main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 Call = Callable[..., tuple[int, str, str]]

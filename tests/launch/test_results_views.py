@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +26,10 @@ Show = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def show(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Show:
+def show(call: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch) -> Show:
     monkeypatch.setenv("COLUMNS", "160")
 
-    def call(*arguments: Any) -> tuple[int, str, str]:
-        code = main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
+    return partial(call, main)
 
 
 def test_best_is_the_configuration_alone(all_fates: Path, show: Show) -> None:

@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,8 @@ Retrain = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def retrain(capsys: pytest.CaptureFixture[str]) -> Retrain:
-    def call(*arguments: Any) -> tuple[int, str, str]:
-        code = main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
+def retrain(call: Callable[..., tuple[int, str, str]]) -> Retrain:
+    return partial(call, main)
 
 
 def write_seed(sweep_writer: Any, root: Path, seed: int, values: dict[int, float], ended: bool = True) -> None:

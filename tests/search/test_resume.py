@@ -11,7 +11,6 @@ import hashlib
 import heapq
 import itertools
 import math
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -42,17 +41,6 @@ def settings(**tune):
         space=parse_space(SPACE), tune=TuneConfig(**{"num_trials": TRIALS, **tune}),
         points=({"optim.lr": 0.09, "optim.optim_type": "adamw"},),
     )  # fmt: skip
-
-
-@pytest.fixture
-def tmp_path(tmp_path):
-    """In memory where there is such a place: a journal is synced event by event, thousands of times here."""
-    memory = Path("/dev/shm")
-    if not memory.is_dir():
-        yield tmp_path
-        return
-    with tempfile.TemporaryDirectory(dir=memory) as folder:
-        yield Path(folder)
 
 
 def draw(*about):

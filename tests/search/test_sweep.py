@@ -5,7 +5,6 @@ from __future__ import annotations
 import cProfile
 import math
 import pstats
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -30,17 +29,6 @@ def config(space=SPACE, trials=14, **tune):
         name="s", data=Path("d"), task="classification", metric="val_accuracy", mode="max", seed=1,
         space=parse_space(space), tune=TuneConfig(num_trials=trials, **tune),
     )  # fmt: skip
-
-
-@pytest.fixture
-def tmp_path(tmp_path):
-    """In memory where there is such a place: a journal is synced event by event, thousands of times here."""
-    memory = Path("/dev/shm")
-    if not memory.is_dir():
-        yield tmp_path
-        return
-    with tempfile.TemporaryDirectory(dir=memory) as folder:
-        yield Path(folder)
 
 
 def train(params, epoch):
