@@ -80,7 +80,10 @@ KEYS: dict[str, tuple[tuple[Any, ...], str]] = {  # key -> values that change no
     "model.timm_image.image_chan_num": ((3,), _ONE_IMAGE),
     "model.timm_image.use_learnable_image": ((False,), _ONE_IMAGE),
     "model.timm_image.max_image_num_per_column": ((1,), _ONE_IMAGE),
-    "data.image.missing_value_strategy": (("skip",), "rows without a readable image are left out and listed"),
+    "data.image.missing_value_strategy": (
+        ("skip",),
+        "a row with an unreadable image is left out and listed; what stands for a missing one is learned",
+    ),
     "data.label.numerical_preprocessing": (("standardscaler",), "numbers are standardised by the training split"),
     "data.mixup.mode": (("batch",), "a batch is mixed by one share"),
     "data.mixup.cutmix_minmax": ((None,), "boxes follow from data.mixup.cutmix_alpha"),

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from hpo.cluster.completion import complete
 from hpo.cluster.jobs import cancel_jobs, queue_states, read_jobs
 from hpo.cluster.request import SlurmRequest
 from hpo.cluster.sites import Site, choose_site, read_site
@@ -20,7 +21,7 @@ from hpo.layout import SweepDirectory, open_sweep, read_json, write_json
 from hpo.records import Journal, SweepState, read_events
 from hpo.results.read import progress_line
 from hpo.usage import Usage
-from launch.starting import complete, print_jobs, print_scripts, run_here, script, submit
+from launch.starting import print_jobs, print_scripts, run_here, script, submit
 from launch.terminal import say
 
 _STOP_DEADLINE_S = 120
@@ -52,7 +53,7 @@ def resume(arguments: argparse.Namespace, flags: SlurmRequest, terms: Terms) -> 
         _settle(directory, changed)
         return run_here(directory, config)
     site = site_again(arguments, resolved)
-    request, head = complete(SlurmRequest.from_words(resolved["request"]).merged(flags), terms, site)
+    request, head = complete(SlurmRequest.from_words(resolved["request"]).merged(flags), terms, site, say)
     check_terms(terms, "slurm", request.gpus_per_node)
     if arguments.dry_run:
         print_scripts(directory, request, head, config.name, site)
@@ -138,7 +139,7 @@ def add_workers(arguments: argparse.Namespace, flags: SlurmRequest) -> int:
     resolved = read_json(directory.resolved)
     wish = SlurmRequest.from_words(resolved["request"]).merged(flags)
     site = site_again(arguments, resolved)
-    request, _ = complete(replace(wish, nodes=1), Terms(), site)
+    request, _ = complete(replace(wish, nodes=1), Terms(), site, say)
     if not queue_states(record.job for record in read_jobs(directory, "attempt")):
         raise ClusterError(f"no attempt on {directory.root} is in the queue; go on with it first, by --resume.")
     if arguments.dry_run:

@@ -26,6 +26,7 @@ from dataclasses import replace
 
 from hpo.check.findings import TOPICS, Finding, Findings
 from hpo.check.preflight import check_sweep
+from hpo.cluster.completion import combine, complete
 from hpo.cluster.request import SlurmRequest
 from hpo.cluster.sites import Site, choose_site, expand_runs
 from hpo.cluster.terms import Terms
@@ -39,7 +40,7 @@ from hpo.staging import name_run
 from hpo.weights import check_weights, is_offline
 from launch import submit
 from launch.flags import slurm_words
-from launch.starting import combine, complete, script
+from launch.starting import script
 from launch.terminal import colour, command, say
 
 _COLOURS = {"error": "31", "warning": "33", "ok": "32"}
@@ -80,7 +81,7 @@ def _request(arguments: argparse.Namespace, config: SweepConfig, site: Site) -> 
     """What submit.py would ask SLURM for, and whether as a pool."""
     flags = SlurmRequest.from_words(slurm_words(arguments))
     terms = Terms.from_words({key: getattr(arguments, key) for key in TERM_KEYS})
-    request, head = complete(*combine(config, site, flags, terms), site)
+    request, head = complete(*combine(config.slurm, site, flags, terms), site, say)
     return request, head is not None
 
 

@@ -28,6 +28,7 @@ import shutil
 from dataclasses import asdict, replace
 
 from hpo.check.preflight import check_before
+from hpo.cluster.completion import combine, complete
 from hpo.cluster.request import SlurmRequest
 from hpo.cluster.sites import choose_site, expand_runs
 from hpo.cluster.terms import Terms, check_terms
@@ -39,7 +40,7 @@ from hpo.staging import name_run, stage_sweep
 from hpo.weights import check_weights, is_offline
 from launch import again
 from launch.flags import add_slurm_flags, slurm_words
-from launch.starting import combine, complete, print_scripts, run_here, script, submit
+from launch.starting import print_scripts, run_here, script, submit
 from launch.terminal import command, say
 
 _DEMO = Path(__file__).resolve().parent / "demo" / "sweep.yaml"
@@ -75,7 +76,7 @@ def _begin(arguments: argparse.Namespace, flags: SlurmRequest, terms: Terms) -> 
         check_terms(terms, "local", None)
         check_before(config, run, None, say, arguments.no_check)
         return run_here(stage_sweep(config, run, "local", asdict(flags), terms.to_json()), config)
-    request, terms = combine(config, site, flags, terms)
+    request, terms = combine(config.slurm, site, flags, terms)
     request = replace(request, comment=request.comment or _comment(config, run))
     check_terms(terms, "slurm", request.gpus_per_node)
     if arguments.stage_only:
@@ -83,7 +84,7 @@ def _begin(arguments: argparse.Namespace, flags: SlurmRequest, terms: Terms) -> 
             f"{stage_sweep(config, run, 'slurm', asdict(request), terms.to_json(), site.to_json()).root}\n"
         )
         return 0
-    request, head = complete(request, terms, site)
+    request, head = complete(request, terms, site, say)
     check_terms(terms, "slurm", request.gpus_per_node)
     check_before(config, run, replace(request, nodes=1) if head else request, say, arguments.no_check)
     if arguments.dry_run:

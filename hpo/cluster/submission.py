@@ -134,6 +134,19 @@ def submit_to_slurm(
     return str(job.job_id)
 
 
+def submit_attempt(
+    request: SlurmRequest, head: SlurmRequest | None, directory: SweepDirectory, job_name: str
+) -> list[str]:
+    """Submits a gang, or with a `head` a pool; returns the ids of its jobs, the one that is to be waited for first.
+
+    Raises:
+        ClusterError: sbatch refused; nothing of it is left in the queue.
+    """
+    if head is None:
+        return [submit_to_slurm(request, directory, job_name)]
+    return submit_pool(request, head, directory, job_name)
+
+
 def submit_pool(request: SlurmRequest, head: SlurmRequest, directory: SweepDirectory, job_name: str) -> list[str]:
     """Submits a pool, its head first and then `request.nodes` workers; returns the jobs' ids in this order.
 

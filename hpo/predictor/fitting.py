@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from hpo.cluster.terms import Terms
 from hpo.config import SweepConfig, build_sweep
 from hpo.data.manifest import describe, read_manifest
-from hpo.errors import UsageError
+from hpo.errors import ClusterError, UsageError
 from hpo.layout import absolute
 from hpo.predictor.datasets import materialise
 from hpo.predictor.document import Request, to_yaml
 from hpo.predictor.frames import Roles, find_roles
-from hpo.predictor.handle import FitHandle, request_of, start, submit
+from hpo.predictor.handle import FitHandle, Wanted, start, submit, wanted_of
 from hpo.predictor.labels import Labels, infer_labels
 from hpo.predictor.metrics import METRICS, default_metric, find_metric
 from hpo.predictor.record import PredictorFiles, Record
@@ -23,6 +25,7 @@ from hpo.predictor.samples import Samples, from_frame, is_prepared, read_frame, 
 from hpo.predictor.voice import Bar, Voice, voice
 from hpo.search.plugins import rehearse
 from hpo.staging import name_run, stage_sweep
+from hpo.weights import check_weights, is_offline, wanted_weights
 
 _NAME = "automm"
 _WEIGHTS = "model.timm_image.pretrained"
@@ -69,18 +72,43 @@ def begin_fit(wishes: Wishes, request: Request, data: Data, run: Path, seed: int
         UsageError, DataError, ClusterError: anything is wrong; nothing was started.
     """
     say = voice(wishes.verbosity)
-    job_request = request_of(place.slurm, say) if place.cluster == "slurm" else None
-    request.hyperparameters.setdefault(_WEIGHTS, "auto" if job_request else "true")
+    wanted = wanted_of(place.slurm, say) if place.cluster == "slurm" else None
+    request.hyperparameters.setdefault(_WEIGHTS, "auto" if wanted else "true")
     shards, labels, roles = _prepare(wishes, request, data, seed)
     config, record = _settle(wishes, request, shards, labels, roles, seed)
     for note in rehearse(config):
         say(note)
-    terms = {"time_limit": place.left()} if place.left else {}
-    directory = stage_sweep(config, run, place.cluster, asdict(job_request) if job_request else {}, terms)
+    remedy = " ".join(
+        ["python launch/prefetch.py", *(f"--model {name}" for name in wanted_weights(config.space).models)]
+    )
+    check_weights(config.space, remedy, may_download=not is_offline(usual=wanted is not None))
+    terms = wanted.terms if wanted else Terms()
+    terms = replace(terms, time_limit=place.left() if place.left else None)
+    asked = asdict(wanted.request) if wanted else {}
+    directory = stage_sweep(
+        config, run, place.cluster, asked, terms.to_json(), wanted.site.to_json() if wanted else None
+    )
     record.write(PredictorFiles(run).record)
-    if job_request:
-        return FitHandle(run, submit(directory, config, job_request, say), wishes.verbosity)
+    if wanted:
+        try:
+            return FitHandle(run, submit(directory, config, wanted, say), wishes.verbosity)
+        except ClusterError:  # refused: nothing of it has run, and the next try makes its own
+            shutil.rmtree(run)
+            raise
     return FitHandle(run, start(directory, request.searched, say), wishes.verbosity)
+
+
+def _require_weights(config: SweepConfig, wanted: Wanted | None) -> None:
+    """Refuses a fit whose trials would find no weights, looking where the site's jobs will."""
+    models = "".join(f" --model {name}" for name in wanted_weights(config.space).models)
+    before = dict(os.environ)
+    os.environ.update(wanted.site.weights_environment() if wanted else {})
+    try:
+        offline = is_offline(usual=wanted is not None)
+        check_weights(config.space, f"python launch/prefetch.py{models}", may_download=not offline)
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def choose_run(given: str | Path | None) -> Path:

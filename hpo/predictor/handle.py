@@ -14,14 +14,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpo.cluster.request import SlurmRequest, check_fits, choose_partition, fill_in, read_partitions
-from hpo.config import SweepConfig
+from hpo.cluster.completion import combine, complete
+from hpo.cluster.request import SlurmRequest
+from hpo.cluster.sites import Site, choose_site
+from hpo.cluster.terms import Terms, check_terms
+from hpo.config import SLURM_KEYS, TERM_KEYS, SweepConfig
 from hpo.errors import ClusterError, UsageError
 from hpo.layout import SweepDirectory, absolute, read_json, write_json
 from hpo.predictor.record import PredictorFiles
 from hpo.predictor.voice import Voice, voice
 from hpo.records import SweepState, read_events
 from hpo.results.watch import Watch
+from hpo.tuneconfig import check_names
 
 if TYPE_CHECKING:
     from hpo.predictor.predictor import MultiModalPredictor
@@ -104,30 +108,41 @@ def start(directory: SweepDirectory, searched: bool, say: Voice) -> LocalJob:
     return _note(directory, child, str(log))
 
 
-def request_of(words: dict[str, Any] | None, say: Voice) -> SlurmRequest:
-    """What a job asks SLURM for, as launch/submit.py would fill it in, checked against the partition.
+@dataclass(frozen=True)
+class Wanted:
+    """What a fit asks SLURM for, at this site: a gang, or with a `head` a pool, on these terms."""
+
+    site: Site
+    request: SlurmRequest
+    head: SlurmRequest | None
+    terms: Terms
+
+
+def wanted_of(words: dict[str, Any] | None, say: Voice) -> Wanted:
+    """From the words of a sweep file's `slurm:`, and `site`; completed and checked as launch/submit.py does.
 
     Raises:
         UsageError: an unknown word or an impossible value. ClusterError: there is no SLURM here.
     """
-    request = SlurmRequest.from_words(words or {})
-    partition = choose_partition(request.partition, read_partitions())
-    check_fits(request, partition)
-    filled, notes = fill_in(request, partition)
-    if notes:
-        say(f"by default: {' '.join(notes)}")
-    return filled
+    given = dict(words or {})
+    check_names("slurm.", given, ("site", *SLURM_KEYS, *TERM_KEYS))
+    site = choose_site(given.pop("site", None))
+    request, terms = combine(given, site)
+    check_terms(terms, "slurm", request.gpus_per_node)
+    request, head = complete(request, terms, site, say)
+    check_terms(terms, "slurm", request.gpus_per_node)
+    return Wanted(site, request, head, terms)
 
 
-def submit(directory: SweepDirectory, config: SweepConfig, request: SlurmRequest, say: Voice) -> SlurmJob:
+def submit(directory: SweepDirectory, config: SweepConfig, wanted: Wanted, say: Voice) -> SlurmJob:
     """Submits the fit in `directory`.
 
     Raises:
         ClusterError: SLURM refused; says what to change.
     """
-    from hpo.cluster.submission import submit_to_slurm
+    from hpo.cluster.submission import submit_attempt
 
-    job = submit_to_slurm(request, directory, config.name)
+    job = submit_attempt(wanted.request, wanted.head, directory, config.name)[0]
     log = str(directory.submitit / f"{job}_0_log.out")
     write_json(PredictorFiles(directory.root).job, {"cluster": "slurm", "job": job, "log": log})
     say(f"job {job}, directory {directory.root}")

@@ -167,6 +167,8 @@ def test_a_trial_that_fails_is_told_in_one_line(split, here, small):
         ({"cluster": "slrm"}, "cluster must be local or slurm, got 'slrm'. Did you mean 'slurm'"),
         ({"slurm": {"nodes": 2}}, "goes with cluster='slurm'"),
         ({"cluster": "slurm", "slurm": {"nodes": 0}}, "--nodes must be a whole number of at least 1"),
+        ({"cluster": "slurm", "slurm": {"nods": 2}}, "unknown key slurm.nods. Did you mean 'nodes'"),
+        ({"cluster": "slurm", "slurm": {"head_time": "01:00:00"}}, "--head-time is for --mode pool only"),
         ({"save_path": "."}, "exists already; give a new save_path"),
         ({"holdout_frac": 2}, "holdout_frac must lie between 0 and 1"),
         ({"presets": "best"}, "presets must be one of"),

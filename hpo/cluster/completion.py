@@ -1,0 +1,56 @@
+"""From what was said to all that SLURM is asked for: by the site, a sweep file, flags; defaults for the rest.
+
+For launch/submit.py and for fits from Python alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from hpo.cluster.request import SlurmRequest, check_fits, choose_partition, fill_in, read_partitions
+from hpo.cluster.sites import Site
+from hpo.cluster.terms import Terms, head_request
+from hpo.errors import UsageError
+
+
+def combine(
+    words: Mapping[str, Any], site: Site, flags: SlurmRequest | None = None, terms: Terms | None = None
+) -> tuple[SlurmRequest, Terms]:
+    """What is asked for: by the site, above it by a sweep file's `slurm:`, above both by flags."""
+    request = SlurmRequest.from_words(site.slurm).merged(SlurmRequest.from_words(words))
+    both = Terms.from_words(site.slurm).merged(Terms.from_words(words))
+    return request.merged(flags) if flags else request, both.merged(terms) if terms else both
+
+
+def complete(
+    request: SlurmRequest, terms: Terms, site: Site, say: Callable[[str], None]
+) -> tuple[SlurmRequest, SlurmRequest | None]:
+    """The request with defaults for what was not said, and said aloud; with it that of a pool's head.
+
+    Raises:
+        UsageError: the partition cannot give it. ClusterError: there is no SLURM here.
+    """
+    site.check(request)
+    if terms.pool and site.container:
+        raise UsageError(
+            f"--mode pool wants sbatch inside {site.activate['apptainer']}; leave it out, or the container."
+        )
+    partitions = read_partitions()
+    partition = choose_partition(request.partition, partitions)
+    # a pool's workers may share a host or wait for each other: their number has no limit
+    check_fits(replace(request, nodes=None) if terms.pool else request, partition)
+    filled, notes = fill_in(request, partition)
+    if request.partition is None:
+        notes.insert(0, f"--partition {partition.name}")
+    head = None
+    if terms.pool:
+        where = choose_partition(terms.head_partition or filled.partition, partitions)
+        head = head_request(filled, terms, where)
+        check_fits(head, where)
+        notes += [f"--head-{key} {getattr(head, key)}" for key in ("partition", "time")
+                  if getattr(terms, f"head_{key}") is None]  # fmt: skip
+    if notes:
+        say(f"by default: {' '.join(notes)}")
+    return filled, head
