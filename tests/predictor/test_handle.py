@@ -148,12 +148,12 @@ def test_on_slurm_submitted_here_and_waited_for_elsewhere(slurm, shared_tmp, spl
     split[1].to_csv("test.csv", index=False)
     code = (
         "import sys; from hpo import MultiModalPredictor\n"
-        "p = MultiModalPredictor.attach(sys.argv[1]).wait(timeout=200)\n"
+        "p = MultiModalPredictor.attach(sys.argv[1]).wait(timeout=400)\n"
         "print(len(p.leaderboard()), p.evaluate('test.csv'))"
     )
     command = [sys.executable, "-c", code, str(handle.directory)]
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=260, check=False, env=environ)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=460, check=False, env=environ)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("3 {'accuracy'")
     assert slurm.wait(handle.job) == "COMPLETED"
