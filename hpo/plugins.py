@@ -10,12 +10,12 @@ only: hpo.search.ray_plugins makes the objects.
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from hpo.errors import UsageError
+from hpo.ownership import PRIVATE, UNWRITABLE, check_own, check_status
 
 ROLES = ("searcher", "scheduler")
 _POPULATION = (
@@ -90,11 +90,6 @@ def read_pickle(path: Path) -> bytes:
     except OSError as error:
         raise UsageError(f"{path} cannot be read ({error.strerror}); start the sweep anew from Python.") from None
     with os.fdopen(handle, "rb") as stream:
-        for what, about in ((path, os.fstat(handle)), (path.parent, path.parent.stat())):
-            others = stat.S_IMODE(about.st_mode) & (0o077 if what == path.parent else 0o022)
-            if about.st_uid != os.geteuid() or others:
-                raise UsageError(
-                    f"{what} is not this user's alone (owner {about.st_uid}, mode {stat.S_IMODE(about.st_mode):o}), so "
-                    "the pickle is not loaded; start a sweep of your own."
-                )
+        check_own(path.parent, PRIVATE)
+        check_status(path, os.fstat(handle), UNWRITABLE)
         return stream.read()

@@ -18,6 +18,7 @@ from hpo.config import SweepConfig
 from hpo.errors import ClusterError, JournalHeldError, UsageError
 from hpo.fingerprint import check_unchanged, code_versions, describe_change, last_code
 from hpo.layout import SweepDirectory, open_sweep, read_json, write_json
+from hpo.ownership import open_own_sweep
 from hpo.records import Journal, SweepState, read_events
 from hpo.results.read import progress_line
 from hpo.usage import Usage
@@ -31,7 +32,7 @@ _EPOCHS = ("optimization.max_epochs", "optim.max_epochs")
 def resume(arguments: argparse.Namespace, flags: SlurmRequest, terms: Terms) -> int:
     """Another attempt on a sweep, after anything; with --num-trials for more trials."""
     _refuse_changes(arguments)
-    directory = open_sweep(arguments.resume)
+    directory = open_own_sweep(arguments.resume)
     resolved: dict[str, Any] = read_json(directory.resolved)
     Journal(directory.journal).close()  # refuses a damaged journal and one that another attempt is writing
     events = read_events(directory.journal)
@@ -135,7 +136,7 @@ def add_workers(arguments: argparse.Namespace, flags: SlurmRequest) -> int:
         raise UsageError(f"--add-workers must be a whole number of at least 1, got {arguments.add_workers!r}.")
     if not arguments.sweep:
         raise UsageError("--add-workers N wants the sweep's directory: submit.py --add-workers N DIR.")
-    directory = open_sweep(arguments.sweep)
+    directory = open_own_sweep(arguments.sweep)
     resolved = read_json(directory.resolved)
     wish = SlurmRequest.from_words(resolved["request"]).merged(flags)
     site = site_again(arguments, resolved)

@@ -15,15 +15,17 @@ import sys
 from dataclasses import dataclass
 
 from hpo.cluster.allocation import Allocation, find_allocation
-from hpo.cluster.head import HeadSupervisor
+from hpo.cluster.head import FOREGROUND, HeadSupervisor
 from hpo.cluster.jobs import read_job, record_job
 from hpo.cluster.poolworker import PoolWorker
 from hpo.cluster.request import SlurmRequest
 from hpo.cluster.supervisor import say
 from hpo.cluster.worker import WorkerSupervisor
 from hpo.errors import SlurmtuneError
-from hpo.layout import SweepDirectory, absolute, open_sweep
+from hpo.layout import SweepDirectory, absolute
+from hpo.ownership import open_own_sweep
 
+__all__ = ["DEVICES", "FOREGROUND", "Attempt", "Worker"]
 DEVICES = "SLURMTUNE_DEVICES"  # a person's CUDA_VISIBLE_DEVICES, past submitit's local executor
 
 
@@ -36,8 +38,7 @@ class Attempt:
     def __call__(self) -> None:
         if DEVICES in os.environ:
             os.environ["CUDA_VISIBLE_DEVICES"] = os.environ[DEVICES]
-        allocation = find_allocation()
-        directory = open_sweep(self.directory)
+        allocation, directory = find_allocation(), _open(self.directory)
         code = _lead(directory, allocation) if allocation.rank == 0 else _follow(directory, allocation)
         if code:
             raise SystemExit(code)
@@ -50,7 +51,7 @@ class Worker:
     directory: str
 
     def __call__(self) -> None:
-        allocation, directory = find_allocation(), open_sweep(self.directory)
+        allocation, directory = find_allocation(), _open(self.directory)
         _record(directory, allocation, "worker")
         try:
             code = PoolWorker(directory, allocation).run()
@@ -59,6 +60,14 @@ class Worker:
             code = error.exit_code
         if code:
             raise SystemExit(code)
+
+
+def _open(path: str) -> SweepDirectory:
+    try:
+        return open_own_sweep(path)
+    except SlurmtuneError as error:
+        say(f"error: {error}")
+        raise SystemExit(error.exit_code) from None
 
 
 def _record(directory: SweepDirectory, allocation: Allocation, role: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import time
@@ -13,9 +14,8 @@ from typing import Any
 from hpo.cluster.allocation import Allocation
 from hpo.cluster.fencing import fence_others
 from hpo.cluster.jobs import cancel_jobs, read_jobs
-from hpo.cluster.processes import Child
-from hpo.cluster.raynode import prepare_node, ray_environment
-from hpo.cluster.rendezvous import own_address, reachable
+from hpo.cluster.processes import Child, is_there
+from hpo.cluster.rendezvous import LOOPBACK, own_address, reachable
 from hpo.cluster.requeue import requeue
 from hpo.cluster.supervisor import POLL_S, START_TRIES, STOPPED, Supervisor, log_of, say
 from hpo.cluster.terms import Terms, fruitless, read_terms, spent
@@ -27,6 +27,7 @@ _HEAD_DEADLINE_S = 60
 _DRAIN_S = 20  # for the driver to save and leave, less than SLURM's usual 30 s between SIGTERM and SIGKILL
 _SETTLE_S = 5  # in which a Ray that the driver has failed with ends as well
 _LOOK_S = 2.0  # at the requests that come as files
+FOREGROUND = "SLURMTUNE_FOREGROUND"  # on this machine: the command that the attempt ends with (processes.identify)
 _CRASHED = 4  # exit code of an attempt whose Ray or driver was lost
 
 
@@ -41,11 +42,15 @@ class HeadSupervisor(Supervisor):
         if self._terms.pool:  # no trial runs beside a pool's head
             self.allocation = replace(self.allocation, cpus=0, gpus=0)
         self._looked = 0.0
+        self._foreground = os.environ.get(FOREGROUND, "") if not self.allocation.job else ""
+        self._alone = False  # no other host is to join: Ray listens on loopback alone
+        self._reopening = ""  # why it is to listen elsewhere as well, in another attempt
 
     def _work(self) -> int:
         fenced = fence_others(self.directory, self.allocation)
         self._ensure_data()
-        address = own_address()
+        self._alone = self.allocation.nodes == 1 and not self._terms.pool and not read_jobs(self.directory, "worker")
+        address = LOOPBACK if self._alone else own_address()
         driver = self._start_driver(address, fenced)
         head = self._start_head(address)
         if head:
@@ -54,6 +59,8 @@ class HeadSupervisor(Supervisor):
         self.rendezvous.phase("driver", code=code)
         if code == _CRASHED:
             self.again = not self._walltime_near() and not self._why_not_again()
+        elif code == STOPPED and self._reopening and not self.asked:
+            self.again = not self._why_not_again()
         elif code == STOPPED and self.asked in ("walltime", "SIGUSR2"):
             self._requeue()
         if self._terms.pool and not self.again and (code not in (STOPPED, _CRASHED) or self._why_not_again()):
@@ -78,9 +85,7 @@ class HeadSupervisor(Supervisor):
     def _start_driver(self, address: str, fenced: bool) -> Child:
         """The driver imports Ray while the head starts, so it is started first and told of the head by its file."""
         command = [sys.executable, "-m", "hpo.cluster.driver_main", str(self.directory.root), self.allocation.attempt]
-        node = prepare_node(self.allocation, address)
-        return self._start("driver", [*command, *(["fenced"] if fenced else [])],
-                           ray_environment(self.directory.token, node))  # fmt: skip
+        return self._start("driver", [*command, *(["fenced"] if fenced else [])], self._environment(address))
 
     def _start_head(self, address: str) -> Child | None:
         """None: we were asked to stop meanwhile."""
@@ -100,6 +105,7 @@ class HeadSupervisor(Supervisor):
             "head",
             gcs=self._node.gcs,
             ip=address,
+            alone=self._alone,
             host=self.allocation.hostname,
             job=self.allocation.job,
             mode=self._terms.mode or "gang",
@@ -119,10 +125,10 @@ class HeadSupervisor(Supervisor):
         deadline = None
         while (code := driver.poll()) is None:
             self._look_around()
-            if self.asked and deadline is None:
-                say(f"stopping because of {self.asked}")
+            if (reason := self.asked or self._reopening) and deadline is None:
+                say(f"stopping because of {reason}")
                 deadline = time.monotonic() + _DRAIN_S
-                self.rendezvous.announce("asked", reason=self.asked, next=self._why_not_again())
+                self.rendezvous.announce("asked", reason=reason, next=self._why_not_again())
                 driver.send(signal.SIGTERM)
             if deadline and time.monotonic() > deadline:
                 return STOPPED
@@ -150,12 +156,16 @@ class HeadSupervisor(Supervisor):
     def _look_around(self) -> None:
         if self._walltime_near():
             self.asked = self.asked or "walltime"
+        if self._foreground and not is_there(self._foreground):
+            self.asked = self.asked or "the end of the command that it belongs to"
         if time.monotonic() - self._looked > _LOOK_S:
             self._looked = time.monotonic()
             if self.directory.stop_request.exists():
                 self.asked = self.asked or "submit.py --stop"
             elif self.rendezvous.stopped:
                 self.asked = self.asked or "a newer attempt"
+            elif self._alone and read_jobs(self.directory, "worker"):
+                self._reopening = "workers of other hosts, which are to join"
 
     # -- what comes after -------------------------------------------------------------------------------------------
 

@@ -24,12 +24,13 @@ class Child:
         sites send to every process of a job and whose default is death."""
         self.name = name
         libc = ctypes.CDLL(None, use_errno=True)
+        # Ray aborts when its head goes: no gigabytes of core dumps, which hold the token too. A limit of 1 keeps the
+        # kernel from feeding crash handlers as well, which 0 does not.
+        core = 0 if resource.getrlimit(resource.RLIMIT_CORE)[1] == 0 else 1
 
         def prepare() -> None:
             libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)  # if we are killed outright, the child still hears of it
-            resource.setrlimit(
-                resource.RLIMIT_CORE, (0, 0)
-            )  # Ray aborts when its head goes: no gigabytes of core dumps
+            resource.setrlimit(resource.RLIMIT_CORE, (core, core))
             if ignore_usr:
                 signal.signal(signal.SIGUSR1, signal.SIG_IGN)
                 signal.signal(signal.SIGUSR2, signal.SIG_IGN)
@@ -65,6 +66,20 @@ class Child:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
         self._process.wait()
+
+
+def identify(pid: int) -> str:
+    """A name of the process that no later one of the same number has; '' when there is no such process."""
+    with contextlib.suppress(OSError):
+        started = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        return f"{pid}.{started}"
+    return ""
+
+
+def is_there(identity: str) -> bool:
+    """Whether the process that `identify` named still runs."""
+    pid = int(identity.partition(".")[0])
+    return identify(pid) == identity and _alive(pid)
 
 
 def find_processes(mark: str) -> list[int]:

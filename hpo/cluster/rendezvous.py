@@ -17,6 +17,8 @@ from typing import Any
 from hpo.errors import ClusterError
 from hpo.layout import write_json
 
+LOOPBACK = "127.0.0.1"
+
 
 class Rendezvous:
     """The attempt's folder on shared storage."""
@@ -82,14 +84,14 @@ def own_address() -> str:
     try:
         address = socket.gethostbyname(socket.gethostname())
     except OSError:
-        address = "127.0.0.1"
+        address = LOOPBACK
     if not address.startswith("127."):
         return address
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(("192.0.2.1", 9))  # a documentation address: no packet is sent, the kernel only picks a route
         except OSError:
-            return "127.0.0.1"
+            return LOOPBACK
         return str(probe.getsockname()[0])
 
 

@@ -18,8 +18,9 @@ from typing import Any
 import submitit
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-from hpo.cluster.attempt import DEVICES, Attempt, Worker
+from hpo.cluster.attempt import DEVICES, FOREGROUND, Attempt, Worker
 from hpo.cluster.jobs import cancel_jobs, record_job
+from hpo.cluster.processes import identify
 from hpo.cluster.request import SlurmRequest
 from hpo.cluster.sites import Site
 from hpo.errors import ClusterError
@@ -186,14 +187,18 @@ def explain_refusal(message: str) -> str:
 def start_locally(directory: SweepDirectory) -> submitit.LocalJob[Any]:
     """Starts one attempt on this machine; the job's process is its controller.
 
-    It sees the GPUs of CUDA_VISIBLE_DEVICES where that is set, else all.
+    It ends with this process, however that ends. It sees the GPUs of CUDA_VISIBLE_DEVICES where that is set, else all.
     """
     executor = submitit.LocalExecutor(folder=directory.submitit)
     executor.update_parameters(timeout_min=_YEAR_MINUTES, gpus_per_node=count_local_gpus(), stderr_to_stdout=True)
     if "CUDA_VISIBLE_DEVICES" in os.environ:  # submitit numbers from 0: the attempt puts a person's choice back
         os.environ[DEVICES] = os.environ["CUDA_VISIBLE_DEVICES"]
-    with _deaf_to_ctrl_c():
-        return executor.submit(Attempt(str(directory.root)))  # type: ignore[return-value]
+    os.environ[FOREGROUND] = identify(os.getpid())
+    try:
+        with _deaf_to_ctrl_c():
+            return executor.submit(Attempt(str(directory.root)))  # type: ignore[return-value]
+    finally:
+        del os.environ[FOREGROUND]
 
 
 @contextlib.contextmanager

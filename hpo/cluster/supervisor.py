@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import IO, Any
 
 from hpo.cluster.allocation import Allocation
-from hpo.cluster.jobs import read_jobs
+from hpo.cluster.janitor import Janitor
+from hpo.cluster.ports import is_ours
 from hpo.cluster.processes import Child, end_processes, find_processes
-from hpo.cluster.raynode import RayNode, prepare_node, ray_environment, remove_abandoned, remove_temp
+from hpo.cluster.raynode import RayNode, prepare_node, ray_environment
 from hpo.cluster.rendezvous import Rendezvous, reachable
+from hpo.cluster.tempdir import TempDirectory
 from hpo.data.nodecopy import remove_copies
 from hpo.errors import ClusterError
 from hpo.layout import SweepDirectory
@@ -40,6 +42,8 @@ class Supervisor:
         self._children: list[Child] = []
         self._logs: list[IO[bytes]] = []
         self._node: RayNode | None = None
+        self._temp: TempDirectory | None = None
+        self._janitor: Janitor | None = None
         for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2):
             signal.signal(signum, self._on_signal)  # after submitit's own, which ignore SIGTERM
 
@@ -81,8 +85,26 @@ class Supervisor:
     def _start_ray(self, name: str, head: str, address: str, tries: int) -> Child:
         """Starts Ray on this host: a head, or with `head` (ip:port) a worker. `tries` counts earlier ones, which
         perhaps lost their ports to a neighbour."""
-        self._node = prepare_node(self.allocation, address, tries)
-        return self._start(name, self._node.command(head), ray_environment(self.directory.token, self._node))
+        if self._node:
+            self._node.slot.close()
+        self._node = prepare_node(self.allocation, self._place(), address, tries)
+        return self._start(name, self._node.command(head), self._environment(address))
+
+    def _environment(self, address: str) -> dict[str, str]:
+        return ray_environment(self.directory.token, self._place(), address)
+
+    def _place(self) -> Path:
+        """The temp directory, made when it is first needed, and somebody who removes it if we cannot."""
+        if self._temp is None:
+            self._temp = TempDirectory(self.allocation.attempt)
+            self._janitor = Janitor(self._temp.path)
+            self._temp.remove_abandoned()
+        return self._temp.path
+
+    def _end_strays(self) -> list[int]:
+        """Ends whatever of the attempt is still on this host; returns what could not be ended."""
+        keep = self._janitor.pid if self._janitor else 0
+        return end_processes(pid for pid in find_processes(str(self._place())) if pid != keep)
 
     def _drop(self, child: Child) -> None:
         child.end(1)
@@ -91,7 +113,7 @@ class Supervisor:
     def _came_up(self, ray: Child, gcs: str, deadline_s: float) -> bool:
         end = time.monotonic() + deadline_s
         while time.monotonic() < end and ray.poll() is None and not self.asked:
-            if reachable(gcs, 0.2):
+            if reachable(gcs, 0.2) and is_ours(int(gcs.rpartition(":")[2])):
                 return True
             time.sleep(0.05)
         return False
@@ -109,13 +131,15 @@ class Supervisor:
         self._children.clear()
         self._logs.clear()
         if self._node:
-            if left := end_processes(find_processes(str(self._node.temp))):
-                say(f"processes {left} on {self.allocation.hostname} could not be ended.")
-            remove_temp(self._node)
-            remove_copies()
-            jobs = {record.job for record in read_jobs(self.directory)}
-            remove_abandoned(self._node, jobs, {folder.name for folder in self.directory.attempts.iterdir()})
+            self._node.slot.close()
             self._node = None
+        if self._temp and self._janitor:
+            if left := self._end_strays():
+                say(f"processes {left} on {self.allocation.hostname} could not be ended.")
+            self._temp.remove()
+            remove_copies()
+            self._janitor.dismiss()
+            self._temp = self._janitor = None
 
 
 def say(message: str) -> None:

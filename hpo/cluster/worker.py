@@ -11,7 +11,7 @@ import signal
 import time
 
 from hpo.cluster.jobs import cancel_jobs
-from hpo.cluster.processes import Child, end_processes, find_processes
+from hpo.cluster.processes import Child
 from hpo.cluster.rendezvous import Rendezvous, find_live, own_address, reachable
 from hpo.cluster.requeue import requeue, runs
 from hpo.cluster.supervisor import POLL_S, START_TRIES, Supervisor, log_of, say
@@ -72,7 +72,7 @@ class WorkerSupervisor(Supervisor):
     def _find_attempt(self, prefix: str) -> Rendezvous | None:
         found = find_live(self.directory.attempts, prefix)
         head = found.read("head") if found else None
-        return found if head and reachable(head["gcs"], 0.5) else None
+        return found if head and not head.get("alone") and reachable(head["gcs"], 0.5) else None
 
     def _serve(self) -> None:
         """Keeps Ray on this host for the attempt until it is over, its head has gone, or we are asked to leave."""
@@ -87,8 +87,7 @@ class WorkerSupervisor(Supervisor):
             if self._keep(ray):
                 return
             self._drop(ray)
-            assert self._node is not None
-            end_processes(find_processes(str(self._node.temp)))  # trials that the dead Ray has left
+            self._end_strays()  # trials that the dead Ray has left
             if not reachable(head["gcs"], 2.0):
                 say("Ray's head has gone")
                 return

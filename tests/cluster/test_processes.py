@@ -7,16 +7,21 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import pytest
 
 from hpo.cluster import raynode
 from hpo.cluster.allocation import Allocation, count_gpus, find_allocation
-from hpo.cluster.processes import Child, end_processes, find_processes
+from hpo.cluster.ports import find_slot, is_ours
+from hpo.cluster.processes import Child, end_processes, find_processes, identify, is_there
 from hpo.cluster.rendezvous import Rendezvous, own_address, reachable
+from hpo.cluster.tempdir import TempDirectory
 from hpo.errors import ClusterError
 
+ROOT = Path(__file__).resolve().parents[2]
 # a child that ignores SIGTERM and starts a grandchild that does so too
 STUBBORN = """
 import signal, subprocess, sys, time
@@ -77,44 +82,160 @@ def allocation():
     return Allocation(attempt="local.abcdef12", job="", rank=0, nodes=1, cpus=2, gpus=0, memory_mb=None, end_time=None)
 
 
-def test_a_taken_port_moves_the_slot(allocation, monkeypatch, tmp_path):
-    monkeypatch.setattr(raynode, "_make_temp", lambda attempt: tmp_path)
-    first = raynode.prepare_node(allocation, "127.0.0.1").slot
-    with socket.socket() as neighbour:
-        neighbour.bind(("0.0.0.0", first + 3))
-        neighbour.listen()
-        second = raynode.prepare_node(allocation, "127.0.0.1").slot
-    assert second != first
+def test_a_taken_port_moves_the_slot():
+    first = find_slot("local.abcdef12", 0, needed=8)
+    neighbour = find_slot("local.abcdef12", 0, needed=8)  # at the same moment: the block is held
+    assert neighbour.first != first.first
+    neighbour.close()
+    first.close()
+    with socket.socket() as stranger:  # who does not know of our blocks
+        stranger.bind(("0.0.0.0", first.first + 3))
+        stranger.listen()
+        second = find_slot("local.abcdef12", 0, needed=8)
+        second.close()
+    assert second.first != first.first
+    again = find_slot("local.abcdef12", 0, needed=8)
+    again.close()
+    assert again.first == first.first
     ephemeral = int(open("/proc/sys/net/ipv4/ip_local_port_range").read().split()[0])  # noqa: PTH123, SIM115
-    assert second + 255 < ephemeral
+    assert second.first + 255 < ephemeral
 
 
-def test_the_temp_directory_is_short_and_its_parent_ours_alone(allocation, monkeypatch, tmp_path):
+def test_a_held_block_answers_nobody():
+    slot = find_slot("local.abcdef12", 0, needed=8)
+    assert not reachable(f"127.0.0.1:{slot.last + 1}", 0.5)
+    slot.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs to be two users")
+def test_who_listens_is_known_by_its_owner():
+    """A neighbour who takes the head's port before our head does must not be told the token."""
+    code = (
+        "import os, socket; os.setuid(65534); s = socket.socket(); s.bind(('127.0.0.1', 0)); s.listen();"
+        "print(s.getsockname()[1], flush=True); input()"
+    )
+    with socket.socket() as own:
+        own.bind(("127.0.0.1", 0))
+        assert not is_ours(own.getsockname()[1])
+        own.listen()
+        assert is_ours(own.getsockname()[1])
+    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    port = int(process.stdout.readline())
+    assert reachable(f"127.0.0.1:{port}")
+    assert not is_ours(port)
+    process.communicate(b"\n")
+
+
+def test_the_temp_directory_is_short_and_its_parent_ours_alone(monkeypatch, tmp_path):
     monkeypatch.setenv("TMPDIR", str(tmp_path / ("x" * 60)))  # too long for Ray's sockets: falls back
-    node = raynode.prepare_node(allocation, "127.0.0.1")
+    temp = TempDirectory("local.abcdef12")
     try:
-        assert len(bytes(node.temp)) <= 43
-        assert node.temp.parent.stat().st_mode & 0o777 == 0o700
+        assert len(bytes(temp.path)) <= 43
+        assert temp.path.parent.stat().st_mode & 0o777 == 0o700
     finally:
-        raynode.remove_temp(node)
+        temp.remove()
+    assert not temp.path.exists()
 
 
-def test_a_parent_that_others_may_enter_is_refused(allocation, monkeypatch, tmp_path_factory):
-    import tempfile
-
+@pytest.fixture
+def short_base(monkeypatch):
     with tempfile.TemporaryDirectory(prefix="o", dir="/tmp") as base:
         monkeypatch.setenv("TMPDIR", base)
-        parent = raynode.Path(base) / f"r{os.getuid()}"
-        parent.mkdir(mode=0o755)
-        with pytest.raises(ClusterError, match="mode 0700"):
-            raynode.prepare_node(allocation, "127.0.0.1")
+        yield Path(base)
+
+
+def test_a_parent_that_others_may_enter_is_refused(short_base):
+    (short_base / f"r{os.getuid()}").mkdir(mode=0o755)
+    with pytest.raises(ClusterError, match="mode 0700"):
+        TempDirectory("local.abcdef12")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs to be two users")
+def test_a_parent_that_somebody_else_has_made_is_left_alone(short_base):
+    (short_base / f"r{os.getuid()}").mkdir(mode=0o777)
+    os.chown(short_base / f"r{os.getuid()}", 65534, 65534)
+    temp = TempDirectory("local.abcdef12")
+    assert temp.path.parent == short_base / f"r{os.getuid()}a"
+    assert temp.path.parent.stat().st_mode & 0o777 == 0o700
+    temp.remove()
+
+
+def test_temp_directories_whose_supervisor_was_killed_go_and_others_stay(short_base):
+    hold = (
+        "import sys; from hpo.cluster.tempdir import TempDirectory; t = TempDirectory(sys.argv[1]);"
+        "print(t.path, flush=True); sys.stdin.read()"
+    )
+    holders = [
+        subprocess.Popen([sys.executable, "-c", hold, name], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        for name in ("local.11111111", "local.22222222")
+    ]
+    paths = [Path(holder.stdout.readline().decode().strip()) for holder in holders]
+    holders[0].kill()
+    holders[0].wait()
+    fresh = paths[0].parent / "local.33333333"  # which somebody is making at this moment
+    fresh.mkdir()
+    temp = TempDirectory("local.44444444")
+    temp.remove_abandoned()
+    assert [path.exists() for path in (*paths, fresh, temp.path)] == [False, True, True, True]
+    temp.remove()
+    holders[1].communicate(b"")
+
+
+def test_the_janitor_ends_and_removes_what_a_killed_supervisor_leaves(tmp_path):
+    parent = (
+        "import sys, time; from pathlib import Path; from hpo.cluster.janitor import Janitor\n"
+        "janitor = Janitor(Path(sys.argv[1])); print(janitor.pid, flush=True); time.sleep(60)"
+    )
+    temp = tmp_path / "temp"
+    temp.mkdir()
+    process = subprocess.Popen([sys.executable, "-c", parent, temp], stdout=subprocess.PIPE)
+    janitor = int(process.stdout.readline())
+    stray = subprocess.Popen(
+        [sys.executable, "-c", "import time; time.sleep(60)"], env={**os.environ, "RAY_TMPDIR": str(temp)}
+    )
+    os.kill(janitor, signal.SIGTERM)  # sent to everything by whoever ends a job
+    process.kill()
+    process.wait()
+    assert stray.wait(20) == -signal.SIGKILL
+    wait_until(lambda: not temp.exists())
+    wait_until(lambda: identify(janitor) == "")
+
+
+def test_a_process_is_not_taken_for_an_earlier_one_of_its_number():
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    identity = identify(process.pid)
+    assert is_there(identity)
+    assert not is_there(f"{process.pid}.1")
+    process.kill()
+    wait_until(lambda: not is_there(identity))  # a zombie runs no more
+    process.wait()
+    assert identify(process.pid) == ""
+
+
+def test_children_leave_no_core_dump_even_where_we_would(tmp_path):
+    """With the limit lifted for us, a child that crashes says that it dumped none."""
+    crash = "import os; pid = os.fork(); pid or os.abort(); print(os.WCOREDUMP(os.waitpid(pid, 0)[1]), flush=True)"
+    program = (
+        "import os, resource, sys; from hpo.cluster.processes import Child\n"
+        "hard = resource.getrlimit(resource.RLIMIT_CORE)[1]; resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))\n"
+        f"exec({crash!r})\n"
+        f"child = Child('x', [sys.executable, '-c', {crash!r}], os.environ, open('log', 'ab'), True)\n"
+        "child._process.wait()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60,
+                          check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})  # fmt: skip
+    assert (tmp_path / "log").read_text() == "False\n"
+    if done.stdout != "True\n":
+        pytest.skip("no process of this machine may dump core")
 
 
 def test_no_token_in_the_environment_or_on_the_command_line(allocation, tmp_path):
     token = tmp_path / "ray_token"
     token.write_text("sesame")
-    node = raynode.RayNode(allocation, tmp_path, 20000, "127.0.0.1")
-    environ = raynode.ray_environment(token, node, {"RAY_AUTH_TOKEN": "leaked", "PATH": "/bin"})
+    slot = find_slot("local.abcdef12", 0, needed=8)
+    slot.close()
+    node = raynode.RayNode(allocation, tmp_path, slot, "127.0.0.1")
+    environ = raynode.ray_environment(token, tmp_path, "127.0.0.1", {"RAY_AUTH_TOKEN": "leaked", "PATH": "/bin"})
     assert environ["RAY_AUTH_MODE"] == "token"
     assert "RAY_AUTH_TOKEN" not in environ
     assert not any("sesame" in text for text in [*environ.values(), *node.command(), *node.command("1.2.3.4:5")])

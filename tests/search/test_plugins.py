@@ -284,7 +284,7 @@ def test_a_pickle_is_read_only_where_nobody_else_could_have_put_it(tmp_path, mon
     with pytest.raises(UsageError, match="scheduler.pickle cannot be read .No such file"):
         read_pickle(folder / "scheduler.pickle")
     path.chmod(0o666)
-    with pytest.raises(UsageError, match="searcher.pickle is not this user's alone .owner .*, mode 666., so the"):
+    with pytest.raises(UsageError, match="searcher.pickle is not this user's alone .owner .*, mode 666."):
         read_pickle(path)
     path.chmod(0o600)
     folder.chmod(0o755)
