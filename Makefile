@@ -7,7 +7,7 @@ PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --no-loadscope-reo
 CACHES := .pytest_cache .mypy_cache .ruff_cache *.egg-info
 
 .NOTPARALLEL:
-.PHONY: help .venv demo test test-fast faults lint docs clean
+.PHONY: help .venv demo test test-fast faults lint docs lock clean
 help:
 	@echo "make demo       environment, bundled photographs, a real sweep on this machine, its report"
 	@echo "make test       environment, all tests (as root on Debian also those on a real SLURM)"
@@ -15,6 +15,7 @@ help:
 	@echo "make faults     real sweeps killed at random moments, 30 times each way; hours, goes on when run again"
 	@echo "make lint       ruff and mypy"
 	@echo "make docs       the pages of docs/commands, from each command's --help"
+	@echo "make lock       requirements.lock from pyproject.toml"
 	@echo "make .venv      the environment alone; another Python: make .venv PYTHON=python3.12"
 	@echo "make clean      removes .venv and caches, never runs/"
 
@@ -52,6 +53,12 @@ lint: .venv/ready
 
 docs: .venv/ready
 	$(BIN)/python docs/commands.py
+
+# Every package at one version, for all supported Pythons.
+lock: .venv/ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@{ sed -n '/^#/p' requirements.lock; $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.10 --no-header --no-annotate --quiet; } > requirements.lock.new
+	@mv requirements.lock.new requirements.lock
 
 clean:
 	rm -rf .venv $(CACHES)

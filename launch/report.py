@@ -28,6 +28,14 @@ from launch.terminal import command, say
 
 @command
 def main(argv: list[str] | None = None) -> int:
+    arguments = _parser().parse_args(argv)
+    path = write_report(open_results(arguments.directory), arguments.out, _drawing())
+    sys.stdout.write(f"{path}\n")
+    sys.stdout.flush()
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="report.py",
         description="Writes a sweep's report: one self-contained HTML file. Reads the sweep's files only.",
@@ -35,11 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("directory", metavar="DIR", help="the sweep's directory, or a copy of it")
     parser.add_argument("--out", metavar="FILE", type=Path, help="where to write (default: DIR/report.html)")
-    arguments = parser.parse_args(argv)
-    path = write_report(open_results(arguments.directory), arguments.out, _drawing())
-    sys.stdout.write(f"{path}\n")
-    sys.stdout.flush()
-    return 0
+    return parser
 
 
 def _drawing() -> Draw | None:

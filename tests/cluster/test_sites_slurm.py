@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from pathlib import Path
 
 import pytest
-
-from hpo.records import SweepState, read_events
 
 pytestmark = pytest.mark.slurm
 ROOT = Path(__file__).resolve().parents[2]
@@ -53,6 +52,19 @@ def test_sbatch_takes_every_word(slurm, shared_tmp, write_sweep, submit):
     assert "JobName=small" in slurm.run("scontrol", "show", "job", job).stdout
 
 
+def wait_for_head(slurm, shared_tmp, job):
+    """Waits until Ray's head is up in the job's attempt, ends the job, and returns the sweep's directory."""
+    end = time.monotonic() + 240
+    while not (found := list(shared_tmp.rglob("attempts/*/head.json"))):
+        state = slurm.state(job)
+        assert time.monotonic() < end, state
+        assert state in ("PENDING", "RUNNING", "CONFIGURING"), (state, slurm.script(job))
+        time.sleep(0.2)
+    slurm.run("scancel", job)
+    slurm.wait(job)
+    return found[0].parents[2]
+
+
 def test_a_site_is_applied_to_the_job(slurm, shared_tmp, write_sweep, submit, monkeypatch):
     path = write_sweep(shared_tmp, trials=1, epochs=1)
     site = shared_tmp / "mine.yaml"
@@ -70,29 +82,26 @@ def test_a_site_is_applied_to_the_job(slurm, shared_tmp, write_sweep, submit, mo
     done = submit(path, "--json")
     assert done.returncode == 0, done.stderr
     job = json.loads(done.stdout)["job"]
-    assert slurm.wait(job, timeout=400) == "COMPLETED", slurm.script(job)
-    [run] = (shared_tmp / "mine").glob("small-*")
-    assert SweepState(read_events(run / "journal.jsonl")).ended
+    run = wait_for_head(slurm, shared_tmp, job)
+    assert run.parent == shared_tmp / "mine"
     assert (shared_tmp / "setup").read_text().split() == [sys.prefix, job]
     head = json.loads(next(run.glob("attempts/*/head.json")).read_text())
     assert head["temp"].startswith(f"/dev/shm/r{os.getuid()}/")
-    resolved = json.loads((run / "resolved.json").read_text())
-    assert resolved["site"]["interface"] == "eth0"
+    assert json.loads((run / "resolved.json").read_text())["site"]["interface"] == "eth0"
 
 
 def by_hand(slurm, shared_tmp, template, *arguments, **environ):
-    """sbatch of a template as its README says; the ended job's state and its log."""
+    """sbatch of a template as its README says, until its attempt has begun; the sweep's directory."""
     command = ["sbatch", "--parsable", "--partition", "gpu", ROOT / "slurm" / template, *arguments]
     job = slurm.run(*command, cwd=shared_tmp, env={**os.environ, **environ}).stdout.strip()
-    return slurm.wait(job, timeout=400), (shared_tmp / f"slurm-{job}.out").read_text()
+    return wait_for_head(slurm, shared_tmp, job)
 
 
 def test_the_template_for_one_host_by_hand(slurm, shared_tmp, write_sweep):
     path = write_sweep(shared_tmp, trials=1, epochs=1)
-    state, log = by_hand(slurm, shared_tmp, "single.sbatch", path, "--set", "name=other")
-    assert state == "COMPLETED", log
-    [run] = (shared_tmp / "runs").glob("other-*")
-    assert SweepState(read_events(run / "journal.jsonl")).ended
+    run = by_hand(slurm, shared_tmp, "single.sbatch", path, "--set", "name=other")
+    assert run.parent == shared_tmp / "runs"
+    assert run.name.startswith("other-")
 
 
 def test_the_template_for_apptainer_by_hand_with_a_program_in_its_place(slurm, shared_tmp, write_sweep):
@@ -102,11 +111,8 @@ def test_the_template_for_apptainer_by_hand_with_a_program_in_its_place(slurm, s
     program.write_text(APPTAINER)
     program.chmod(0o755)
     paths = f"{program.parent}:{os.environ['PATH']}"
-    state, log = by_hand(slurm, shared_tmp, "apptainer.sbatch", path, PATH=paths, REAL_PYTHON=sys.executable,
-                         IMAGE="/images/tune.sif")  # fmt: skip
-    assert state == "COMPLETED", log
-    [run] = (shared_tmp / "runs").glob("small-*")
-    assert SweepState(read_events(run / "journal.jsonl")).ended
+    run = by_hand(slurm, shared_tmp, "apptainer.sbatch", path, PATH=paths, REAL_PYTHON=sys.executable,
+                  IMAGE="/images/tune.sif")  # fmt: skip
     staged, ran = (program.parent / "calls").read_text().splitlines()
     assert staged.startswith(f"exec --nv --bind {ROOT} --bind {shared_tmp} ")
     assert ran.startswith(

@@ -40,6 +40,7 @@ ALLOWED = {  # room -> packages from outside, rooms of ours
             "hpo.check",
         },
     ),
+    "hpo/doctor": (set(), {"hpo", "hpo.check", "hpo.cluster", "hpo.data", "hpo.doctor"}),
     "hpo/price": (
         set(),
         {
@@ -75,7 +76,17 @@ ALLOWED = {  # room -> packages from outside, rooms of ours
     ),
     "launch": (
         set(),
-        {"hpo", "hpo.check", "hpo.price", "hpo.data", "hpo.results", "hpo.cluster", "hpo.search.plugins", "launch"},
+        {
+            "hpo",
+            "hpo.check",
+            "hpo.price",
+            "hpo.doctor",
+            "hpo.data",
+            "hpo.results",
+            "hpo.cluster",
+            "hpo.search.plugins",
+            "launch",
+        },
     ),
 }
 
@@ -112,6 +123,7 @@ LATE = {  # room or file -> what it may import inside functions only
     "hpo/search/figures.py": ("plotly",),  # for the report at an attempt's end only
     "hpo/export/graph.py": ("onnxruntime",),  # a wish of few
     "hpo/export/trackers.py": ("mlflow", "wandb"),  # the same
+    "launch/completion.py": ("shtab",),  # when asked for
     "launch/export.py": ("hpo.export", "hpo.search.ray_form"),  # torch and Ray, when the command line is understood
     "launch/predict.py": ("hpo.export",),
     "launch/prefetch.py": ("hpo.trial",),  # what timm knows of its weights
@@ -196,6 +208,8 @@ HEAVY = ("ray", "torch", "timm", "optuna", "pandas", "accelerate")
         ("check.py", HEAVY),
         ("prepare.py", HEAVY),
         ("prefetch.py", HEAVY),
+        ("completion.py", (*HEAVY, "shtab")),
+        ("doctor.py", (*HEAVY, "submitit", "h5py")),
         ("results.py", (*HEAVY, "numpy", "submitit", "h5py", "ruamel.yaml")),
         ("export.py", HEAVY),
         ("predict.py", HEAVY),

@@ -1,0 +1,83 @@
+"""A first site file from what SLURM says."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+from hpo.check.controller import Site as Answers
+from hpo.cluster.request import Partition, SlurmRequest, choose_partition
+from hpo.cluster.sites import config_folders
+from hpo.cluster.words import format_minutes
+from hpo.errors import UsageError
+from hpo.layout import write_text
+
+
+def cluster_name() -> str:
+    """SLURM's name of the cluster, fit for a file."""
+    try:
+        answer = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return "cluster"
+    match = re.search(r"^ClusterName\s*=\s*([\w.-]+)", answer.stdout, re.MULTILINE)
+    return match.group(1) if match else "cluster"
+
+
+def choose_for_gpus(name: str | None, partitions: list[Partition]) -> Partition:
+    """The partition named; else the site's default if it has GPUs or none has; else the one with most GPUs a host."""
+    if name:
+        return choose_partition(name, partitions)
+    best = max(partitions, key=lambda one: (one.gpus > 0, one.default, one.gpus, one.nodes))
+    if not partitions:
+        raise UsageError("sinfo names no partition that you may see.")
+    return best
+
+
+def propose(partition: Partition, partitions: list[Partition], answers: Answers, request: SlurmRequest) -> str:
+    """The text of a site file. What was asked for by flags is kept."""
+    accounts = list(dict.fromkeys(one.account for one in answers.associations or []))
+    kinds = sorted({kind for host in answers.hosts or [] for kind in host.gpus if kind})
+    account = request.account or (accounts[0] if len(accounts) == 1 or answers.enforced else None)
+    gpus = f"{kinds[0]}:{partition.gpus}" if len(kinds) == 1 else str(partition.gpus)
+    others = ", ".join(f"{one.name} ({one.nodes} hosts, {one.gpus} GPUs)" for one in partitions if one != partition)
+    lines = [
+        "# Written by launch/doctor.py from what SLURM says; yours to edit. docs/sites.md lists the keys.",
+        "slurm:",
+        f"  partition: {partition.name}" + (f"   # or {others}" if others else ""),
+        f"  account: {account}" + (f"   # yours: {', '.join(accounts)}" if len(accounts) > 1 else "")
+        if account
+        else "",
+        f"  qos: {request.qos}" if request.qos else "",
+        f"  gpus_per_node: {gpus}" + (f"   # types: {', '.join(kinds)}" if len(kinds) > 1 else "")
+        if partition.gpus
+        else "",
+        "limits:",
+        f"  nodes: {partition.nodes}",
+        f"  time: {format_minutes(partition.minutes)}" if partition.minutes else "",
+        "# modules: [cuda/12.4]",
+        "# activate: {venv: DIR}            # or {conda: NAME}, or {apptainer: IMAGE}",
+        "# runs: DIR                        # where sweeps go: storage that compute nodes see",
+        "# weights: DIR                     # HF_HOME",
+        "# node_local: [$SLURM_TMPDIR]",
+        "# interface: ib0",
+    ]
+    return "\n".join(line for line in lines if line) + "\n"
+
+
+def write_first(name: str, text: str) -> tuple[Path | None, bool]:
+    """Writes the person's site file unless there is one, and makes it the default unless there is one. The path of
+    the file written, or None; and whether it is the default."""
+    folder = config_folders()[0]
+    path, config = folder / "sites" / f"{name}.yaml", folder / "config.yaml"
+    if path.exists():
+        return None, False
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, text)
+        if not config.exists():
+            write_text(config, f"site: {name}\n")
+            return path, True
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written ({error.strerror}); set XDG_CONFIG_HOME.") from None
+    return path, False
