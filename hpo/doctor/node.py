@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from hpo.cluster.allocation import find_allocation
-from hpo.cluster.raynode import prepare_node, remove_temp
 from hpo.cluster.rendezvous import own_address
+from hpo.cluster.tempdir import TempDirectory
 from hpo.data.storage import local_directories
 from hpo.errors import ClusterError
 from hpo.layout import write_json
@@ -44,9 +44,9 @@ def main(folder: Path) -> None:
     }
     try:
         said["address"] = own_address()
-        node = prepare_node(allocation, said["address"])
-        said["temp"] = str(node.temp)
-        remove_temp(node)
+        temp = TempDirectory(allocation.attempt)
+        said["temp"] = str(temp.path.parent)
+        temp.remove()
     except ClusterError as error:
         said["error"] = str(error)
     if allocation.nodes > 1 and "address" in said:
