@@ -22,7 +22,7 @@ LONG = {"optimization.max_epochs": 400, "optim.patience": 400}
 
 def begin(split, here, small, **options):
     predictor = MultiModalPredictor(label="label", verbosity=0)
-    return predictor.fit(split[0], hyperparameters={**small, **LONG}, save_path=here / "run", wait=False, **options)
+    return predictor.fit(split[0], hyperparameters={**LONG, **small}, save_path=here / "run", wait=False, **options)
 
 
 def epochs(handle, count, timeout=60):
@@ -37,7 +37,7 @@ def epochs(handle, count, timeout=60):
 
 
 def test_another_process_attaches_and_stops_it(split, here, small):
-    handle = begin(split, here, small)
+    handle = begin(split, here, {**small, **LONG})
     assert handle.status() in ("waiting", "running")
     epochs(handle, 3)
     with pytest.raises(UsageError, match="is still at work; MultiModalPredictor.attach"):
@@ -67,7 +67,7 @@ def test_another_process_attaches_and_stops_it(split, here, small):
 @pytest.mark.ray
 def test_killed_outright_its_best_epoch_is_there_and_it_goes_on(split, here, small):
     """AutoMM ends with FileNotFoundError: config.yaml is written at the very end only."""
-    handle = begin(split, here, {**small, "env.accelerator": "cpu"})
+    handle = begin(split, here, {**small, "optimization.max_epochs": 30, "env.accelerator": "cpu"})
     trial = epochs(handle, 3)
     os.kill(int(handle.job), signal.SIGKILL)
     predictor = handle.wait(timeout=60)
@@ -79,13 +79,11 @@ def test_killed_outright_its_best_epoch_is_there_and_it_goes_on(split, here, sma
     assert trial.epochs <= len(told["curve"])
     scores = predictor.evaluate(split[1])
 
-    resolved = handle.directory / "resolved.json"  # so that going on ends soon
-    resolved.write_text(resolved.read_text().replace(": 400", f": {len(told['curve']) + 2}"))
     command = [sys.executable, str(ROOT / "launch" / "submit.py"), "--resume", str(handle.directory)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr
     again = MultiModalPredictor.load(handle.directory, verbosity=0)
-    assert again.leaderboard()["epochs"][0] == len(told["curve"]) + 2
+    assert again.leaderboard()["epochs"][0] == 30 > len(told["curve"])
     assert again.fit_summary()["trials"] == {"completed": 1}
     assert set(again.evaluate(split[1])) == set(scores)
 
