@@ -110,11 +110,13 @@ def _run(sweep: Path, overrides: list[str], work: Path) -> dict[str, Any]:
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     cpu_s = _watch(process)
     wall_s = time.monotonic() - began
-    state = SweepState(read_events(run / "journal.jsonl"))
+    events = read_events(run / "journal.jsonl")
     kinds = [{"case": case, "pace": pace and asdict(pace)} for case, pace in
              zip(measured.cases, measured.paces, strict=True)]  # fmt: skip
-    return {"load": [load, os.getloadavg()[0]], "workers": cpus, "kinds": kinds, "code": process.returncode,
-            "wall_s": wall_s, "cpu_s": cpu_s, **_summary(run, state)}  # fmt: skip
+    about = {"at": events[0]["t"], "paces": "measured", "workers": cpus, "load": [load, os.getloadavg()[0]]}
+    resolved = {**config.to_json(), "data": config.data.name}
+    return {**about, "wall_s": wall_s, "cpu_s": cpu_s, "kinds": kinds, "resolved": resolved,
+            **summarise(events, SweepState(events))}  # fmt: skip
 
 
 def _watch(process: subprocess.Popen[bytes]) -> float:
@@ -132,8 +134,8 @@ def _watch(process: subprocess.Popen[bytes]) -> float:
     return sum(seen.values())
 
 
-def _summary(run: Path, state: SweepState) -> dict[str, Any]:
-    events = read_events(run / "journal.jsonl")
+def summarise(events: list[dict[str, Any]], state: SweepState) -> dict[str, Any]:
+    """What a sweep took, from its journal."""
     first = next((event["t"] for event in events if event["type"] == "started"), None)
     reports = [event for event in events if event["type"] == "reported"]
     opened = [event["opened"] for event in reports if event.get("opened") is not None]

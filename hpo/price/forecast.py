@@ -18,9 +18,9 @@ from hpo.trialconfig import default_value
 
 _WORLDS = 15
 _PATIENCE_S = 20.0  # for all worlds together; fewer are drawn of a sweep with very many trials
-_START_S = 12.0  # an attempt until its first trial opens: Ray, the driver, and a worker's import of torch
-_REPORT_S = 0.15  # an epoch's way through Ray, the journal and back
-_END_S = 4.0  # winner, report and study at the end
+# On an idle machine, see bench/price: until trials begin 5 s of Ray and driver and 3.5 s of importing torch; the way of
+# an epoch's report through Ray, the journal and back; and winner, report and study at the end.
+_START_S, _REPORT_S, _END_S = 8.5, 0.03, 0.5
 
 
 @dataclass(frozen=True)

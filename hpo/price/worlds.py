@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hpo.space import Choice, Dimension, Space
+from hpo.trialconfig import default_value
 
 _UNEXPLAINED = 0.5  # deviation of the part of a quality that no dimension explains, dimensions having 1 together
 _NOISE = 0.01  # deviation of an epoch's error
@@ -43,8 +44,6 @@ class World:
         self._worth = [self._draw(dimension) for dimension in space.dimensions]
 
     def __call__(self, params: Mapping[str, Any]) -> SimulatedCurve:
-        from hpo.trialconfig import default_value
-
         epochs = int(params.get("optim.max_epochs", default_value("optim.max_epochs")))
         parts = zip(self._weights, self._worth, self._space.dimensions, strict=True)
         quality = sum(weight * worth(params[dimension.key]) for weight, worth, dimension in parts

@@ -85,3 +85,10 @@ def test_promotion_pauses_and_goes_on():
     simulate(sweep, world, 2)
     assert sweep.sweep.done
     assert any(d["action"] == "pause" for trial in sweep.sweep.state.trials.values() for d in trial.decisions)
+
+
+def test_a_trial_that_gets_no_better_ends_by_its_patience():
+    replay = Replay(config(scheduler="FIFO"))
+    replay.sweep.config.space.constants["optim.patience"] = 3
+    assert simulate(replay, world, 2).epochs == 9 * 4
+    assert {trial.reason for trial in replay.sweep.state.trials.values()} == {"patience"}
