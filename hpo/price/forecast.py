@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import random
 import statistics
 import time
 from collections.abc import Sequence
@@ -21,6 +22,9 @@ _PATIENCE_S = 20.0  # for all worlds together; fewer are drawn of a sweep with v
 # On an idle machine, see bench/price: until trials begin 5 s of Ray and driver and 3.5 s of importing torch; the way of
 # an epoch's report through Ray, the journal and back; and winner, report and study at the end.
 _START_S, _REPORT_S, _END_S = 8.5, 0.03, 0.5
+_DRIFT = (
+    0.2  # deviation, as a share, of an epoch's time in a sweep from what a few updates took before, see bench/price
+)
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ def forecast(config: SweepConfig, measured: Measured, nodes: int, worlds: int = 
     simulated = _simulable(config)
     places = max(1, nodes * measured.place.at_once)
     opening = statistics.mean(pace.open_s for pace in measured.paces if pace)
-    slow, began = slowness(measured), time.monotonic()
+    slow, drifts, began = slowness(measured), _draw_drifts(worlds), time.monotonic()
     walls, works, epochs = [], [], []
     for number in range(worlds):
         world = World(
@@ -60,12 +64,20 @@ def forecast(config: SweepConfig, measured: Measured, nodes: int, worlds: int = 
         )
         replay = Replay(dataclasses.replace(simulated, seed=_seed(config, number)))
         course = simulate(replay, world, places, opening=opening)
-        walls.append(course.seconds + slow * (_START_S + _END_S))
-        works.append(course.busy)
+        walls.append(drifts[number] * (course.seconds + slow * (_START_S + _END_S)))
+        works.append(drifts[number] * course.busy)
         epochs.append(float(course.epochs))
         if number >= 4 and time.monotonic() - began > _PATIENCE_S:
             break
     return Forecast(nodes, places, _range(walls), _range(works), _range(epochs))
+
+
+def _draw_drifts(worlds: int) -> list[float]:
+    """Factors of time, spread evenly over their distribution, in random order."""
+    normal = statistics.NormalDist(0, _DRIFT)
+    drifts = [math.exp(normal.inv_cdf((number + 0.5) / worlds)) for number in range(worlds)]
+    random.Random(0).shuffle(drifts)
+    return drifts
 
 
 def slowness(measured: Measured) -> float:
