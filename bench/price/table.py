@@ -30,8 +30,8 @@ def main(paths: list[str]) -> int:
 def _show(paces: str, lines: list[dict[str, Any]]) -> None:
     out = [
         f"\nPaces: {paces}\n",
-        "| sweep | epochs, foretold | real | wall, foretold | real | error |",
-        "|---|---|---|---|---|---|",
+        "| sweep | Ray up | epochs, foretold | real | wall, foretold | real | error |",
+        "|---|---|---|---|---|---|---|",
     ]
     epochs, walls, inside = [], [], 0
     for line in lines:
@@ -40,8 +40,9 @@ def _show(paces: str, lines: list[dict[str, Any]]) -> None:
         epochs.append(found.epochs.middle / real - 1)
         walls.append(found.wall_s.middle / line["wall_s"] - 1)
         inside += found.wall_s.low <= line["wall_s"] <= found.wall_s.high
-        out.append(f"| {_name(line)} | {_range(found.epochs)} | {real} | {_range(found.wall_s)} s | "
-                   f"{line['wall_s']:.0f} s | {walls[-1]:+.0%} |")  # fmt: skip
+        cells = [_name(line), f"{line['start_s']:.0f} s", _range(found.epochs), f"{real}", f"{_range(found.wall_s)} s",
+                 f"{line['wall_s']:.0f} s", f"{walls[-1]:+.0%}"]  # fmt: skip
+        out.append(f"| {' | '.join(cells)} |")
     off = [statistics.median(abs(error) for error in errors) for errors in (epochs, walls)]
     out.append(f"\nmedian error of {len(lines)}: epochs {off[0]:.0%}, wall time {off[1]:.0%}; "
                f"{inside} walls lie in the range")  # fmt: skip

@@ -93,7 +93,7 @@ def _simulable(config: SweepConfig) -> SweepConfig:
     searcher = tune.searcher if isinstance(tune.searcher, str) else "random"
     scheduler = tune.scheduler if isinstance(tune.scheduler, str) else "FIFO"
     tune = dataclasses.replace(tune, searcher=searcher, scheduler=scheduler, target=None, deterministic=None)
-    return dataclasses.replace(config, tune=tune, earlier={})
+    return dataclasses.replace(config, tune=tune, earlier={}, constraints={}, objectives=())
 
 
 def bounds(config: SweepConfig, measured: Measured) -> tuple[float, float]:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 import os
 import random
+import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -73,7 +75,8 @@ class Place:
     def name(self) -> str:
         if self.request is None:
             return f"this machine with {self.cpus:g} CPUs a trial"
-        return f"partition {self.request.partition}, {self.request.gpus_per_node or 0} GPUs, {self.cpus:g} CPUs a trial"
+        gpus = f"{self.request.gpu_type or 'any'} GPU" if self.request.gpus_per_node else "no GPU"
+        return f"partition {self.request.partition}, {gpus}, {self.cpus:g} CPUs a trial"
 
 
 class Measured:
@@ -148,19 +151,20 @@ class Measured:
         gpus = min(1, request.gpus_per_node or 0)
         cpus = max(1, int(self.place.cpus))
         small = replace(request, nodes=1, gpus_per_node=gpus, cpus_per_task=cpus, mem=None, time=str(_PROBE_MINUTES),
-                        dependency=None, begin=None, job_name=None, comment=None)  # fmt: skip
+                        dependency=None, begin=None, exclusive=None, job_name=None, comment=None)  # fmt: skip
         flags = ["--ntasks=1", *small.flags()]
         environ = self._environ()
-        inside = " ".join(f"{key}={environ[key]!r}" for key in ("SLURMTUNE_CPUS", "PYTHONPATH"))
-        line = (
-            f"{inside} {sys.executable!r} -m hpo.trial.pace <question.json >answer.part && mv answer.part answer.json"
-        )
+        inside = " ".join(f"{key}={shlex.quote(environ[key])}" for key in ("SLURMTUNE_CPUS", "PYTHONPATH"))
+        asked = f"{shlex.quote(sys.executable)} -m hpo.trial.pace <question.json >answer.part"
+        line = f"{inside} {asked} && mv answer.part answer.json"
         command = ["sbatch", "--parsable", "--job-name=slurmtune-probe", f"--output={folder}/log.txt", *flags,
                    f"--chdir={folder}", f"--wrap={line}"]  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         if done.returncode:
             raise ClusterError(f"sbatch refused the probe: {' '.join(done.stderr.split())[:300]}")
-        return _await_answer(folder, done.stdout.strip().partition(";")[0])
+        answers = _await_answer(folder, done.stdout.strip().partition(";")[0])
+        shutil.rmtree(folder, ignore_errors=True)
+        return answers
 
     def _question(self, cases: Sequence[Case]) -> str:
         config = self._config

@@ -120,7 +120,7 @@ CASES = [  # name, sweep file, flags, exit code, words of the one line
     ("more hosts with so many GPUs", "sweep.yaml", ["--nodes", "5", "--gpus-per-node", "4"], 2, ["has 4 hosts with 4"]),
     ("fewer hosts than must be", "sweep.yaml", ["--partition", "large"], 2, ["needs at least 4"]),
     ("more GPUs than a host has", "sweep.yaml", ["--gpus-per-node", "16"], 2, ["at most 4 GPUs a host"]),
-    ("more memory than a host has", "sweep.yaml", ["--mem", "2T"], 2, ["256000M"]),
+    ("more memory than a host has", "sweep.yaml", ["--mem", "2T"], 2, ["256000 MB"]),
     ("unknown feature", "sweep.yaml", ["--constraint", "zen4"], 2, ["Did you mean 'zen3'"]),
     ("a time that is none", "sweep.yaml", ["--time", "2h"], 2, ["SLURM's forms"]),
 ]  # fmt: skip

@@ -155,7 +155,7 @@ def test_the_probe_on_the_real_slurm(slurm, shared_tmp, monkeypatch, capsys):
     assert check.main([str(path), *flags, *runs, "--probe", "--by", "2-0", "--json"]) == 0, capsys.readouterr()
     price = json.loads(capsys.readouterr().out)["price"]
     assert price["earliest_start"] >= time.time() - 60
-    assert price["place"].startswith("partition gpu, 1 GPUs")
+    assert price["place"].startswith("partition gpu, any GPU,")
     assert [kind["pace"]["device"] for kind in price["kinds"]] == ["cpu"]
     assert any(note.startswith("by ") for note in price["notes"])
-    assert not list(Path(shared_tmp / "runs").glob("priced*"))
+    assert not list(Path(shared_tmp / "runs").iterdir())  # the probe's directory is gone again
