@@ -44,9 +44,15 @@ class TuneConfig:
     num_to_keep: int = 3
     checkpoint_budget_gb: float | None = None  # of all trials together, in 10**9 bytes; none: as many as there are
     cpus_per_trial: float | None = None  # none: the node's CPUs shared by its trials
-    gpus_per_trial: float | None = None  # none: 1 where the nodes have GPUs
+    gpus_per_trial: float | None = None  # none: one a process where the nodes have GPUs
+    num_processes: int | None = None  # that train a trial together; none: one a GPU
     hang_timeout: float = 1800  # seconds without a sign of progress after which a trial is ended; 0: never
     deterministic: int | None = None  # so many trials at a time, in an order of their own: see hpo.search.lockstep
+
+    @property
+    def ranks(self) -> int:
+        """Processes of a trial."""
+        return self.num_processes or max(1, int(self.gpus_per_trial or 1))
 
 
 def parse_tune(values: Mapping[str, Any]) -> TuneConfig:
@@ -61,7 +67,7 @@ def parse_tune(values: Mapping[str, Any]) -> TuneConfig:
     how = _searching("scheduler", values, defaults.scheduler, SCHEDULERS)
     searcher = _mapping("searcher_init_args", values, ("startup_trials",))
     scheduler = _mapping("scheduler_init_args", values, ("type", "reduction_factor", "grace_period"))
-    resources = _mapping("resources_per_trial", values, ("num_cpus", "num_gpus"))
+    resources = _mapping("resources_per_trial", values, ("num_cpus", "num_gpus", "num_processes"))
     return TuneConfig(
         searcher=who,
         startup_trials=_optional("startup_trials", searcher.get("startup_trials"), 1),
@@ -78,6 +84,7 @@ def parse_tune(values: Mapping[str, Any]) -> TuneConfig:
         checkpoint_budget_gb=_size("checkpoint_budget_gb", values.get("checkpoint_budget_gb")),
         cpus_per_trial=_amount("num_cpus", resources.get("num_cpus")),
         gpus_per_trial=_amount("num_gpus", resources.get("num_gpus")),
+        num_processes=_processes(resources),
         hang_timeout=_seconds("hang_timeout", values.get("hang_timeout", defaults.hang_timeout)),
         deterministic=_deterministic(values, who, how),
     )
@@ -166,6 +173,17 @@ def _amount(name: str, value: Any) -> float | None:
     if not _is_number(value) or value < 0 or (value > 1 and value != int(value)):
         raise UsageError(f"resources_per_trial.{name} must be a whole number or a fraction below 1, got {value!r}.")
     return float(value)
+
+
+def _processes(resources: Mapping[str, Any]) -> int | None:
+    count, gpus = _optional("resources_per_trial.num_processes", resources.get("num_processes"), 1), None
+    gpus = _amount("num_gpus", resources.get("num_gpus"))
+    if count is not None and gpus and max(1, gpus) != count:
+        raise UsageError(
+            f"resources_per_trial.num_processes is {count} and num_gpus {gpus:g}, but each process has one GPU; leave "
+            "num_processes out, or set num_gpus to 0."
+        )
+    return count
 
 
 def _seconds(name: str, value: Any) -> float:

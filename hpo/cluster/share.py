@@ -24,8 +24,8 @@ class Share:
             ClusterError: a trial asks for more than the worker has.
         """
         has_cpus, has_gpus, tune = worker["cpus"], worker["gpus"], self._tune
-        gpus = tune.gpus_per_trial if tune.gpus_per_trial is not None else float(has_gpus > 0)
-        at_once = max(1, int(has_gpus / gpus)) if gpus else max(1, has_cpus)
+        gpus = tune.gpus_per_trial if tune.gpus_per_trial is not None else float(tune.ranks if has_gpus else 0)
+        at_once = max(1, int(has_gpus / gpus)) if gpus else max(1, has_cpus // tune.ranks)
         cpus = tune.cpus_per_trial if tune.cpus_per_trial is not None else float(max(1, has_cpus // at_once))
         if cpus > has_cpus or gpus > has_gpus:
             raise ClusterError(

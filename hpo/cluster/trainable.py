@@ -35,10 +35,11 @@ class _TrialActor(tune.Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         self._training: Any = None
+        self._group: Any = None  # the processes of a trial that has several
         self._watchdog: Any = None
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self.cleanup()
+        self._close()
         return True
 
     def step(self) -> dict[str, Any]:
@@ -69,6 +70,11 @@ class _TrialActor(tune.Trainable):
         return dict(self._training.run_epoch())
 
     def cleanup(self) -> None:
+        self._close()
+        if self._group is not None:
+            self._group.end()
+
+    def _close(self) -> None:
         if self._training is not None:
             self._training.close()
             self._training = None
@@ -78,31 +84,38 @@ class _TrialActor(tune.Trainable):
 
     def _open_timed(self, trial: str, params: dict[str, Any]) -> Any:
         """What a paused trial would cost again: not the imports, which a warm process has behind it."""
-        import hpo.trial.training  # noqa: F401
-
+        directory = SweepDirectory(Path(self.sweep_root))
+        config = SweepConfig.from_json(read_json(directory.resolved))
+        if config.tune.ranks == 1:
+            import hpo.trial.training  # noqa: F401
         began = time.monotonic()
-        training = self._open(trial, params)
+        training = self._open(trial, params, config, directory)
         self._opened = time.monotonic() - began
         return training
 
-    def _open(self, trial: str, params: dict[str, Any]) -> Any:
-        from hpo.trial import Training
-        from hpo.trial.device import demand_determinism
+    def _open(self, trial: str, params: dict[str, Any], config: SweepConfig, directory: SweepDirectory) -> Any:
         from hpo.trial.watchdog import Watchdog
 
-        directory = SweepDirectory(Path(self.sweep_root))
-        config = SweepConfig.from_json(read_json(directory.resolved))
         self._watchdog = Watchdog(directory.fault(trial), config.tune.hang_timeout)
         self._watchdog.tick()
+        known = None if config.tune.deterministic else directory.micro_batches  # what others found changes no trial
+        what = (config.trial(params), config.data, directory.trial(trial), self._watchdog.tick, known)
+        if config.tune.ranks > 1:
+            from hpo.trial.group import Group, RankedTraining
+
+            self._group = self._group or Group(config.tune.ranks)
+            return RankedTraining(self._group, *what, config.tune.hang_timeout, bool(config.tune.deterministic))
+        from hpo.trial import Training
+        from hpo.trial.device import demand_determinism
+
         if config.tune.deterministic:
             demand_determinism()
-        known = None if config.tune.deterministic else directory.micro_batches  # what others found changes no trial
-        return Training(config.trial(params), config.data, directory.trial(trial), self._watchdog.tick, known)
+        return Training(*what)
 
     def _failure(self, error: Exception) -> dict[str, Any]:
         kind, cause = classify(error), describe(error)
         self._log(f"{kind}: {cause}\n" if isinstance(error, SlurmtuneError) else traceback.format_exc())
-        self.cleanup()
+        self._close()
         if CLASSES[kind].retries:
             raise TrialFailure(kind, cause)
         return {"failure": {"kind": kind, "cause": cause}, "epoch": 0, "metrics": {}, "checkpoint": "", "end": ""}

@@ -202,11 +202,11 @@ def _require_search(values: Mapping[str, Any], tune: Mapping[str, Any] | None) -
 
 
 def _apply_gpus(count: Any, values: dict[str, Any], tune: dict[str, Any]) -> None:
-    """AutoMM's env.num_gpus: -1 whatever there is, 0 the CPU, 1 one GPU a trial."""
+    """AutoMM's env.num_gpus: -1 whatever there is, 0 the CPU, else so many GPUs a trial."""
     if count in (None, -1):
         return
-    if isinstance(count, bool) or count not in (0, 1):
-        raise UsageError(f"env.num_gpus must be -1, 0 or 1, got {count!r}: a trial trains on one GPU at most.")
+    if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+        raise UsageError(f"env.num_gpus must be -1 (what there is) or a number of GPUs a trial, got {count!r}.")
     tune["resources_per_trial"] = {"num_gpus": count, **(tune.get("resources_per_trial") or {})}
     if count == 0:
         values.setdefault("env.accelerator", "cpu")

@@ -3,6 +3,7 @@
 training    Training: epoch by epoch                  loop        train: all of them
 compute     one update, in the memory there is        device      accelerator, precision, threads
 loader      batches, read ahead                       augment     which part of each image is shown
+rank        one of several processes          group       all of them, and who starts them
 order       in which order, from any batch on         buffers     their memory
 render      its pixels, on the host or a GPU          randomness  numbers that need no saved state
 model, weights, optimizer, task                       checkpoint  what a trial goes on from

@@ -49,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--metric", help="chooses the best epoch (val_accuracy; regression: val_rmse)")
     parser.add_argument("--mode", choices=("max", "min"), help="its direction; by default that of its name")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--processes", type=int, default=1, metavar="N", help="that train it together, a GPU each (1)")
     parser.add_argument("--num-to-keep", type=int, default=3, metavar="N", help="best epochs that are kept (3)")
     parser.add_argument("--json", action="store_true", help="one JSON object an epoch, and one for the result")
     return parser
@@ -66,7 +67,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
     arguments.out.mkdir(parents=True, exist_ok=True)
     write_json(arguments.out / "params.json", config.to_flat(_has_table(arguments.data)))
-    result = train(config, arguments.data, arguments.out, report)
+    result = train(config, arguments.data, arguments.out, report, arguments.processes)
     _say(_summary(result, config.metric, arguments.json))
     return 0
 
@@ -79,6 +80,8 @@ def _read_config(arguments: argparse.Namespace) -> TrialConfig:
             raise UsageError(f"{arguments.config} must hold one JSON object of flat keys.")
         values = {canonical_key(key): value for key, value in read.items()}
     values |= dict(_parse_assignment(text) for text in arguments.set)
+    if arguments.processes < 1:
+        raise UsageError(f"--processes must be at least 1, got {arguments.processes}.")
     if arguments.num_to_keep < 1:
         raise UsageError(f"--num-to-keep must be at least 1, got {arguments.num_to_keep}.")
     metric = arguments.metric or _default_metric(arguments.data)

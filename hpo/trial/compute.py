@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -22,6 +24,7 @@ from hpo.trial.lowrank import load_merged, merged_weights, unmerged_weights
 from hpo.trial.mixing import Mixing
 from hpo.trial.model import Input, is_convolutional
 from hpo.trial.optimizer import clip_gradients, set_learning_rate
+from hpo.trial.ranks import ALONE, Ranks
 from hpo.trial.render import Normaliser, render_batch
 from hpo.trial.task import Task
 from hpo.trialkeys import OptimConfig
@@ -37,14 +40,26 @@ class OutOfMemory(TrialError):
     kind = "oom"
 
 
+class RanksNeedMemory(TrialError):
+    """One of several ranks ran out of memory; `micro_batch` did not fit. All of them are to begin again with less."""
+
+    kind = "oom"
+
+    def __init__(self, micro_batch: int, reason: str) -> None:
+        super().__init__(f"{micro_batch} images at a time do not fit into the memory of a rank ({reason}).")
+        self.micro_batch = micro_batch
+
+
 @dataclass(frozen=True)
 class Step:
-    """What one update is told, beside its batch. `number` counts updates from 0."""
+    """What one update is told, beside its batch. `number` counts updates from 0; `images` are those of all ranks, 0: of
+    this one."""
 
     rate: float
     number: int = 0
     mixing: Mixing | None = None
     erasing: Erasing | None = None
+    images: int = 0
 
 
 class Compute:
@@ -53,6 +68,9 @@ class Compute:
 
     `micro_batch` images go through the model at a time; gradients add up over a batch, so that its size is what was
     asked for. When the device runs out of memory the micro-batch is halved, for good, and the piece of work done again.
+
+    Of several ranks each has its part of a batch, and the gradients are summed over ranks with the last piece. A rank
+    that runs out of memory cannot do a piece again by itself, for the others are in the middle of that sum.
     """
 
     def __init__(
@@ -64,21 +82,30 @@ class Compute:
         feed: Input,
         micro_batch: int,
         config: OptimConfig,
+        ranks: Ranks = ALONE,
     ) -> None:
-        self.micro_batch = micro_batch
+        self.micro_batch, self._ranks = micro_batch, ranks
         self._accelerator, self._task, self._config, self._input = accelerator, task, config, feed
         layout = torch.channels_last if is_convolutional(model) else torch.contiguous_format
         self._normalise = Normaliser(feed, accelerator.device, layout)
         model = model.to(memory_format=layout)
         self._average = ModelEmaV3(model, config.ema_decay, use_warmup=config.ema_warmup) if config.ema_decay else None
-        self.model, self.optimizer = accelerator.prepare(model, optimizer)
-        self.judged = self.model
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated")  # Accelerate has no newer word
+            self.model, self.optimizer = accelerator.prepare(model, optimizer)
+        self._own = model  # without what sums gradients over ranks
+        self.judged = model
         if self._average:
             self.judged = accelerator.prepare_model(self._average.module, evaluation_mode=True)
         self._still = frozen_norms(model)
         self.scaler = accelerator.scaler  # of fp16, else None
         self._parameters = list(self.model.parameters())
         self._second_order = bool(getattr(optimizer, "is_second_order", False))
+        if self._second_order and ranks.many:
+            raise TrialError(
+                f"{type(optimizer).__name__} needs second derivatives, which are not summed over several processes; "
+                "choose another optim.optim_type, or give the trial one process."
+            )
         if self._second_order:  # torch's fused attention has no second derivative
             for module in model.modules():
                 if hasattr(module, "fused_attn"):
@@ -94,7 +121,7 @@ class Compute:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict() if self.scaler else None,
             "adapters": unmerged_weights(self.judged),
-            "model": self.model.state_dict() if self._average else None,
+            "model": self._own.state_dict() if self._average else None,
         }
 
     def load(self, weights: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
@@ -105,7 +132,7 @@ class Compute:
         """
         load_merged(self.judged, weights, state["adapters"])
         if self._average:
-            self.model.load_state_dict(state["model"])
+            self._own.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.scaler and state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
@@ -123,7 +150,7 @@ class Compute:
         clip_gradients(self._accelerator, self._parameters, self._config)
         self.optimizer.step()
         if self._average:
-            self._average.update(self.model, step.number + 1)
+            self._average.update(self._own, step.number + 1)
         return loss
 
     def first_loss(self, batch: Batch) -> Tensor:
@@ -132,16 +159,26 @@ class Compute:
         micro = min(self.micro_batch, len(batch))
         return self._loss(batch.part(0, micro), batch.opposite(0, micro), Step(rate=0.0))
 
+    def settle(self) -> None:
+        """Makes the ranks' models the same again after an epoch: each has seen other images' statistics."""
+        self._ranks.average_statistics(self._own, *([self._average.module] if self._average else []))
+
     def _accumulate(self, batch: Batch, micro: int, step: Step) -> Tensor:
-        """The gradient of the batch's mean loss, piece by piece."""
+        """The gradient of the batch's mean loss, piece by piece; the ranks' mean of what is returned is that loss."""
         self.optimizer.zero_grad()  # of the update before, or of a try that failed
         total = torch.zeros((), device=self._accelerator.device)
         for first in range(0, len(batch), micro):
             part = batch.part(first, first + micro)
-            loss = self._loss(part, batch.opposite(first, first + micro), step) * (len(part) / len(batch))
-            self._accelerator.backward(loss, create_graph=self._second_order)
+            share = len(part) * self._ranks.world / (step.images or len(batch))
+            with self._apart(first + micro < len(batch)):
+                loss = self._loss(part, batch.opposite(first, first + micro), step) * share
+                self._accelerator.backward(loss, create_graph=self._second_order)
             total += loss.detach()
         return total
+
+    def _apart(self, more: bool) -> contextlib.AbstractContextManager[None]:
+        """While `more` pieces are to come gradients stay in their rank."""
+        return self._accelerator.no_sync(self.model) if more and self._ranks.many else contextlib.nullcontext()
 
     def _loss(self, part: Batch, opposite: Batch, step: Step) -> Tensor:
         inputs, targets = self._feed(part, step.erasing)
@@ -197,6 +234,8 @@ class Compute:
                 f"not even one image of {self._input.size} pixels fits into the memory of {self._accelerator.device} "
                 f"({reason}); choose a smaller model or image size, or give the trial a larger GPU."
             )
+        if self._ranks.many:
+            raise RanksNeedMemory(self.micro_batch, reason)
         self.micro_batch = max(1, self.micro_batch // 2)
         logger.warning("out of memory (%s): going on with %d images at a time", reason, self.micro_batch)
         self.optimizer.zero_grad()

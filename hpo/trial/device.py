@@ -2,53 +2,56 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
-from accelerate.utils import GradientAccumulationPlugin
+from accelerate.utils import DistributedDataParallelKwargs, GradientAccumulationPlugin
 
 from hpo.errors import AcceleratorError, TrialError, UsageError, nearest
+from hpo.trial.ranks import ALONE, Ranks, leave
+from hpo.trial.threads import count_cpus
 from hpo.trialkeys import ACCELERATORS, EnvConfig
 
 ACCELERATOR_VARIABLE = "SLURMTUNE_ACCELERATOR"
-CPUS_VARIABLE = "SLURMTUNE_CPUS"
 
 _NO_GPU = ("", "-1", "NoDevFiles")  # what SLURM, Ray and people write where there is none
-_LAUNCHERS = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE", "LOCAL_RANK")
 
 logger = logging.getLogger(__name__)
 
 
-def open_accelerator(env: EnvConfig) -> Accelerator:
-    """Accelerate for one trial on the device and in the precision of `env`; `close_accelerator` when it is done.
+def open_accelerator(env: EnvConfig, ranks: Ranks = ALONE) -> Accelerator:
+    """Accelerate for one trial on the device and in the precision of `env`; `close_accelerator` when it is done. Of
+    several ranks each has the GPU of its number.
 
     Raises:
         AcceleratorError: a GPU was given or asked for and torch cannot use it.
-        TrialError: WORLD_SIZE announces more than this one process.
+        TrialError: WORLD_SIZE announces ranks that are not ours.
     """
-    on_gpu = _choose_gpu(env.accelerator)
-    world = int(os.environ.get("WORLD_SIZE") or 1)
-    if world != 1:
-        raise TrialError(f"WORLD_SIZE is {world}, but a trial trains in one process; unset it, or give it 1 GPU.")
+    on_gpu = _choose_gpu(env.accelerator, ranks)
+    announced = int(os.environ.get("WORLD_SIZE") or 1)
+    if announced != 1:
+        raise TrialError(
+            f"WORLD_SIZE is {announced}, but a trial starts its processes itself; unset it, and give num_processes."
+        )
     _reset()
+    ranks.join(on_gpu)
     # The environment would otherwise set accumulation, and a launcher's variables make ranks of what is one process.
     accumulation = GradientAccumulationPlugin(num_steps=1)
-    with _without_launcher():
+    with ranks.announced():
         accelerator = Accelerator(
             cpu=not on_gpu,
             mixed_precision=_choose_precision(env.precision, on_gpu),
             gradient_accumulation_plugin=accumulation,
+            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)],
         )
-    if accelerator.num_processes != world:
+    if accelerator.num_processes != ranks.world:
         raise TrialError(
-            f"Accelerate started {accelerator.num_processes} processes where WORLD_SIZE says {world}; "
+            f"Accelerate found {accelerator.num_processes} processes where the trial has {ranks.world}; "
             "unset the ACCELERATE_* variables of the environment."
         )
     if on_gpu:
@@ -69,21 +72,19 @@ def demand_determinism() -> None:
 
 def close_accelerator() -> None:
     """Lets the next trial of this process choose its own device and precision."""
+    leave()
     _reset()
 
 
 def set_threads() -> int:
-    """Gives torch the CPUs of this trial: SLURMTUNE_CPUS, else OMP_NUM_THREADS, else those the process may run on."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    for name in ("OMP_NUM_THREADS", CPUS_VARIABLE):  # the later one wins
-        with contextlib.suppress(ValueError):
-            count = max(1, int(float(os.environ.get(name, "").split(",")[0])))
+    """Gives torch the CPUs of this trial."""
+    count = count_cpus()
     if torch.get_num_threads() != count:
         torch.set_num_threads(count)
     return count
 
 
-def _choose_gpu(accelerator: str) -> bool:
+def _choose_gpu(accelerator: str, ranks: Ranks) -> bool:
     choice = os.environ.get(ACCELERATOR_VARIABLE) or accelerator
     if choice not in ACCELERATORS:
         words = ", ".join(ACCELERATORS)
@@ -97,8 +98,13 @@ def _choose_gpu(accelerator: str) -> bool:
         if given or choice == "gpu":
             raise AcceleratorError(_explain_missing_gpu("torch finds none"))
         return False
+    if ranks.many and torch.cuda.device_count() < ranks.world:
+        raise AcceleratorError(
+            f"the trial has {ranks.world} processes but {torch.cuda.device_count()} GPUs; set num_gpus and "
+            "num_processes of resources_per_trial alike."
+        )
     try:
-        torch.zeros(1, device="cuda")
+        torch.zeros(1, device=f"cuda:{ranks.rank}")
     except RuntimeError as error:
         raise AcceleratorError(_explain_missing_gpu(f"torch cannot use it ({str(error).splitlines()[0]})")) from error
     return True
@@ -140,13 +146,3 @@ def _reset() -> None:
     """Accelerate keeps precision and device in class attributes for the life of the process (accelerate issue 1131)."""
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
-
-
-@contextlib.contextmanager
-def _without_launcher() -> Iterator[None]:
-    """Hides what srun and mpirun export to each task of a step: Accelerate would wait for the others as for ranks."""
-    hidden = {name: os.environ.pop(name) for name in _LAUNCHERS if name in os.environ}
-    try:
-        yield
-    finally:
-        os.environ.update(hidden)

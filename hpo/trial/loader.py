@@ -102,17 +102,22 @@ class Loader:
         """Batches of a training epoch."""
         return len(self._plan)
 
+    @property
+    def images_an_update(self) -> int:
+        """Of all ranks together."""
+        return min(self._plan.batch_size, self._count)
+
     def training(self, augmentation: Augmentation, first: int = 0) -> Iterator[Batch]:
         """A shuffled epoch of whole batches, from batch number `first` on."""
         plan, place = self._plan, (self._delivery.rank, self._delivery.world)
         return self._batches(plan.batches(augmentation.seed, augmentation.epoch or 0, first, *place), augmentation)
 
     def evaluation(self, augmentation: Augmentation) -> Iterator[Batch]:
-        """Every sample once, in order."""
+        """Every sample once, in order; of several ranks each takes its part of a batch."""
         size, rank, world = self._plan.batch_size, self._delivery.rank, self._delivery.world
         starts = range(0, self._count, size)
         parts = (np.arange(start, min(start + size, self._count))[rank::world] for start in starts)
-        return self._batches(parts, augmentation)
+        return self._batches((part for part in parts if len(part)), augmentation)
 
     def close(self) -> None:
         self._pool.shutdown(cancel_futures=True)

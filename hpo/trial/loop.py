@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hpo.trial.group import Group, RankedTraining
 from hpo.trial.training import Training
 from hpo.trialconfig import TrialConfig
 
@@ -22,15 +24,26 @@ class TrialResult:
     metrics: dict[str, Any] = field(default_factory=dict)  # of the last epoch
 
 
-def train(config: TrialConfig, data: Path, directory: Path, report: Callable[[dict[str, Any]], bool]) -> TrialResult:
+def train(
+    config: TrialConfig, data: Path, directory: Path, report: Callable[[dict[str, Any]], bool], processes: int = 1
+) -> TrialResult:
     """Trains until it is finished or `report`, called with each epoch's metrics, returns False.
 
-    Goes on from what `directory` holds already; nothing is reported when that is all.
+    Goes on from what `directory` holds already; nothing is reported when that is all. With several `processes`, each
+    with a GPU of its own where there are any, they train it together.
 
     Raises:
         AcceleratorError, WeightsError, TrialError, DataError: it cannot be trained as configured.
     """
-    with Training(config, data, directory) as training:
+    with contextlib.ExitStack() as opened:
+        training: Training | RankedTraining
+        if processes > 1:
+            group = Group(processes)
+            opened.callback(group.end)
+            training = RankedTraining(group, config, data, directory)
+        else:
+            training = Training(config, data, directory)
+        opened.callback(training.close)
         reason = training.finished
         while not reason:
             goes_on = report(training.run_epoch())

@@ -36,6 +36,7 @@ from hpo.trial.model import choose_image_size
 from hpo.trial.optimizer import create_optimizer, learning_rate
 from hpo.trial.policies import create_policies
 from hpo.trial.randomness import derive
+from hpo.trial.ranks import ALONE, Ranks
 from hpo.trial.task import Task, create_task
 from hpo.trialconfig import TrialConfig
 
@@ -75,17 +76,24 @@ class Training:
         directory: Path,
         progress: Callable[[], None] = lambda: None,
         micro_batches: Path | None = None,
+        ranks: Ranks = ALONE,
+        at_most: int | None = None,
     ) -> None:
-        """`micro_batches`: where the sweep remembers what fitted into memory, see hpo.microbatches."""
-        self._micro_batches = micro_batches
+        """
+        Args:
+            micro_batches: where the sweep remembers what fitted into memory, see hpo.microbatches.
+            ranks: of whom this process is one; all of them call the same, and rank 0 writes.
+            at_most: images at a time, where more are known not to fit.
+        """
+        self._micro_batches, self.ranks, self._at_most = micro_batches, ranks, at_most or config.env.batch_size
         self.config, self.directory, self._on_progress = config, directory, progress
         self.max_epochs = config.optim.max_epochs
         self.metrics: dict[str, Any] = {}
         self._diverged = False
         directory.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as opened:  # closes what is open already, should the rest not open
-            handler = open_log(directory / "log.txt")
-            opened.callback(close_log, handler)
+            if ranks.rank == 0:
+                opened.callback(close_log, open_log(directory / "log.txt"))
             self._open(opened, data)
             self._opened = opened.pop_all()
 
@@ -124,8 +132,10 @@ class Training:
             return dict(self.metrics)
         started = time.perf_counter()
         epoch = self.epoch + 1
-        torch.manual_seed(derive(self.config.seed, epoch, 3))  # dropout and stochastic depth, on every device
+        rank = [self.ranks.rank] if self.ranks.rank else []
+        torch.manual_seed(derive(self.config.seed, epoch, 3, *rank))  # dropout and stochastic depth, on every device
         loss, images = self._train(epoch)
+        self._compute.settle()
         per_second = images / (time.perf_counter() - started)
         self._diverged = not math.isfinite(loss)
         metrics: dict[str, Any] = {"epoch": epoch, "train_loss": loss, **self._evaluate()}
@@ -159,11 +169,16 @@ class Training:
         """Everything but the directory and the log. What needs closing goes onto `opened`."""
         config = self.config
         set_threads()
-        accelerator = open_accelerator(config.env)
+        accelerator = open_accelerator(config.env, self.ranks)
         self.device = name_device(accelerator)
         opened.callback(close_accelerator)
         data = local_copy(data)
         train, validation = open_split(data, "train"), open_split(data, "validation")
+        if self.ranks.world > (images := min(config.env.batch_size, len(train))):
+            raise TrialError(
+                f"a batch of {images} leaves some of {self.ranks.world} processes without an image; raise "
+                "env.batch_size, or lower num_processes."
+            )
         self._fingerprint, self._columns = train.fingerprint, train.columns
         self._task = create_task(train, config)
         _require_metric(config.metric, self._task)
@@ -175,6 +190,7 @@ class Training:
             )
         self._store = Store(self.directory / "checkpoint", config.num_to_keep, config.mode)
         resumed = self._store.newest()
+        self.ranks.require_equal("the newest checkpoint", resumed.epoch if resumed else 0)
         self._measured = Measurements(
             {*config.constraints, *config.objectives}, config.constraints if resumed is None else {}
         )
@@ -183,7 +199,9 @@ class Training:
         self._augmentation = Augmentation.of(config.model, config.seed, policies)
         on_gpu = accelerator.device.type == "cuda"
         # Policies work on the host, and both splits are to be rendered alike.
-        delivery = Delivery(self._feed.size, on_gpu and not policies, on_gpu, interpolation=self._feed.interpolation)
+        on_device = on_gpu and not policies
+        delivery = Delivery(self._feed.size, on_device, on_gpu, rank=self.ranks.rank,
+                            world=self.ranks.world, interpolation=self._feed.interpolation)  # fmt: skip
         self._loader = self._open_loader(opened, train, delivery)
         self._validation = self._open_loader(opened, validation, delivery)
         self._progress, self._checkpoint = _Progress(micro_batch=self._compute.micro_batch), ""
@@ -208,8 +226,9 @@ class Training:
         self._measured.take("parameters", lambda: count_parameters(model))
         freeze(model, config)
         optimizer = create_optimizer(model, config.optim)
-        micro = remembered_micro_batch(self._micro_batches, config, self.device)
-        return Compute(accelerator, model, optimizer, self._task, self._feed, micro, config.optim)
+        micro = remembered_micro_batch(self._micro_batches, config, self.device, self.ranks.world)
+        micro = min(micro, self._at_most)
+        return Compute(accelerator, model, optimizer, self._task, self._feed, micro, config.optim, self.ranks)
 
     def _open_loader(self, opened: contextlib.ExitStack, shards: ShardSet, delivery: Delivery) -> Loader:
         env = self.config.env
@@ -225,14 +244,15 @@ class Training:
         self._compute.train()
         losses, images, config = [], 0, self.config
         erasing = Erasing(config.erasing, config.seed, epoch) if config.erasing.prob else None
-        update = (epoch - 1) * len(self._loader)
+        update, every = (epoch - 1) * len(self._loader), self._loader.images_an_update
         for batch in self._loader.training(self._augmentation.at(epoch)):
             mixing = draw_mixing(config.mixup, self._feed.size, config.seed, epoch, update)
-            losses.append(self._compute.update(batch, Step(self._rate(update), update, mixing, erasing)))
-            images += len(batch)
+            step = Step(self._rate(update), update, mixing, erasing, every)
+            losses.append(self._compute.update(batch, step))
+            images += every
             update += 1
             self._on_progress()
-        return torch.stack(losses).mean().item(), images
+        return self.ranks.mean(torch.stack(losses).mean()).item(), images
 
     def _evaluate(self) -> dict[str, float]:
         if self._diverged:
@@ -242,7 +262,7 @@ class Training:
         for batch in self._validation.evaluation(self._augmentation):
             rows.append(self._compute.measure(batch))
             self._on_progress()
-        return self._task.judge(torch.cat(rows).float().cpu().numpy())
+        return self._task.judge(self.ranks.gather(torch.cat(rows).float().cpu().numpy() if rows else None))
 
     def _rate(self, update: int) -> float:
         return learning_rate(self.config.optim, update, self.max_epochs * len(self._loader))
@@ -256,8 +276,9 @@ class Training:
             self._progress.best_epoch, self._progress.best_value = epoch, value
         self._progress.micro_batch = self._compute.micro_batch
         state = {"progress": dataclasses.asdict(self._progress), "timing": timing, **self._compute.state()}
-        path = self._store.save(epoch, value, self._compute.weights(), state, self._describe(metrics))
-        self._checkpoint = path.relative_to(self.directory).as_posix()
+        if self.ranks.rank == 0:
+            path = self._store.save(epoch, value, self._compute.weights(), state, self._describe(metrics))
+            self._checkpoint = path.relative_to(self.directory).as_posix()
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         """Goes on from `checkpoint`: weights, averages, optimiser, scaler and counters.
@@ -282,7 +303,7 @@ class Training:
                 f"({reason}); train in a new directory."
             ) from error
         self._progress = _Progress(**state["progress"])
-        self._compute.micro_batch = self._progress.micro_batch  # its own, which fitted
+        self._compute.micro_batch = min(self._progress.micro_batch, self._at_most)  # its own, which fitted
         self._checkpoint = checkpoint.path.relative_to(self.directory).as_posix()
         finite = {name: math.nan if value is None else value for name, value in meta["metrics"].items()}
         self.metrics = {**finite, **state["timing"], "checkpoint": self._checkpoint}

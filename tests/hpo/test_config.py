@@ -57,6 +57,8 @@ def test_overrides_replace_either_spelling(tmp_path):
         ("num_trials: 7", "num_trails: 7", "Did you mean 'num_trials'"),
         ("num_trials: 7", "num_trials: 0", "at least 1"),
         ("{num_gpus: 0.5}", "{num_gpus: 1.5}", "fraction below 1"),
+        ("{num_gpus: 0.5}", "{num_gpus: 4, num_processes: 2}", "num_processes is 2 and num_gpus 4"),
+        ("{num_gpus: 0.5}", "{num_processes: 0}", "num_processes must be"),
         ("partition: gpu", "partitoin: gpu", "Did you mean 'partition'"),
         ('"10"', '"ten"', "must be a number"),
         ("data: bundled:clothing", "data: bundled:clothing\nmetric: acuracy", "Did you mean 'accuracy'"),
