@@ -142,14 +142,13 @@ class Group:
             if patient:
                 progress()
             waiting: dict[Any, int] = {c: rank for rank, c in enumerate(self._connections) if rank not in answers}
-            connection: Any
-            for connection in wait(list(waiting), timeout=1.0):
-                answer = self._receive(waiting[connection], connection)
+            for ready in wait(list(waiting), timeout=1.0):
+                answer = self._receive(waiting[ready])
                 heard = time.monotonic()
                 if "progress" in answer:
                     progress()
                     continue
-                answers[waiting[connection]] = answer
+                answers[waiting[ready]] = answer
                 if "failure" in answer:
                     ends = min(ends, heard + (_GRACE_S if answer["failure"]["because"] else 0))
         if ends < math.inf:
@@ -157,9 +156,9 @@ class Group:
             raise _verdict(answers)
         return [answers[rank] for rank in range(self.world)]
 
-    def _receive(self, rank: int, connection: Connection) -> dict[str, Any]:
+    def _receive(self, rank: int) -> dict[str, Any]:
         try:
-            return dict(json.loads(connection.recv_bytes()))
+            return dict(json.loads(self._connections[rank].recv_bytes()))
         except (EOFError, OSError):
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._processes[rank].wait(_END_S)
