@@ -7,105 +7,23 @@ that, it is for the same later reports.
 
 from __future__ import annotations
 
-import hashlib
-import heapq
-import itertools
-import math
-from pathlib import Path
+import random
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
+import simulated_sweep
 from course import course
+from simulated_sweep import Enough, begin, run, settings
 
-from hpo.config import SweepConfig
 from hpo.errors import UsageError
-from hpo.records import Journal, read_events
-from hpo.search.lockstep import LockstepSweep
-from hpo.search.sweep import Sweep
-from hpo.space import parse_space
-from hpo.tuneconfig import TuneConfig, parse_tune
+from hpo.records import read_events
+from hpo.tuneconfig import parse_tune
 
-SPACE = {
-    "optim.lr": {"loguniform": [1e-4, 1e-1], "default": 1e-3},
-    "optim.optim_type": {"choice": ["adamw", "sgd"]},
-    "optim.momentum": {"uniform": [0.5, 0.99], "when": {"optim.optim_type": "sgd"}},
-    "optim.max_epochs": 9,
-}
-TRIALS = 18
 TYPES = ("stopping", "promotion", "auto")
 FAR = 10  # every so many cuts the sweep is followed to its end, after the others for this many events
-
-
-def settings(**tune):
-    return SweepConfig(
-        name="s", data=Path("d"), task="classification", metric="val_accuracy", mode="max", seed=1,
-        space=parse_space(SPACE), tune=TuneConfig(**{"num_trials": TRIALS, **tune}),
-        points=({"optim.lr": 0.09, "optim.optim_type": "adamw"},),
-    )  # fmt: skip
-
-
-def draw(*about):
-    """A number of 0 to 1 that belongs to `about`."""
-    return int.from_bytes(hashlib.sha256(repr(about).encode()).digest()[:4], "big") / 2**32
-
-
-def train(params, epoch):
-    """Its value after `epoch`, NaN where it diverges."""
-    if params["optim.lr"] > 0.06:
-        return math.nan
-    slope = 2 + params.get("optim.momentum", 0.8)
-    return math.exp(-((math.log10(params["optim.lr"]) + 2) ** 2)) * (1 - math.exp(-epoch / slope))
-
-
-def fails(trial, epoch):
-    """A trial in eight cannot be trained, or not beyond its first epoch; some processes are killed, each once."""
-    if trial.number % 8 == 5 and epoch == (1 if trial.number > 8 else 2):
-        return "exception"
-    killed = draw("killed", trial.number, epoch) < 0.06
-    return "killed" if killed and not any(failure["epoch"] == epoch - 1 for failure in trial.failures) else ""
-
-
-class Enough(Exception):  # noqa: N818
-    """Followed far enough."""
-
-
-def begin(path, config, limit):
-    journal = Journal(path)
-    sweep = (LockstepSweep if config.tune.deterministic else Sweep)(config, journal, "a")
-    left = itertools.count(limit or -1, -1)
-
-    def listen(event):
-        if next(left) == 1:
-            raise Enough
-
-    sweep.listener = listen
-    return journal, sweep
-
-
-def run(path, config, workers, pace, limit=None):
-    """An attempt of `workers` that take times of `pace`, to its end or until `limit` events were written."""
-    journal, sweep = begin(path, config, limit)
-    order, busy, now = itertools.count(), [], 0.0
-    try:
-        sweep.start_attempt(job="", host=f"h{pace}", nodes=1)
-        while True:
-            while len(busy) < workers and (trial := sweep.next_trial()):
-                sweep.start_trial(trial.id, "n")
-                epoch = trial.checkpoint[0] + 1 if trial.checkpoint else 1
-                heapq.heappush(busy, (now + 0.1 + draw(pace, trial.id, epoch), next(order), trial, epoch, 0.02))
-            if not busy:
-                break
-            now, _, trial, epoch, opened = heapq.heappop(busy)
-            if kind := fails(trial, epoch):
-                sweep.fail_trial(trial.id, kind, "by rule")
-                continue
-            metrics = {"val_accuracy": train(trial.params, epoch), "seconds": 0.1 + draw(pace, trial.id, epoch)}
-            if sweep.report(trial.id, epoch, metrics, f"c{epoch}", opened=opened):
-                heapq.heappush(busy, (now + 0.1 + draw(pace, trial.id, epoch + 1), next(order), trial, epoch + 1, None))
-        assert sweep.done
-        sweep.end_attempt("all trials have ended")
-    except Enough:
-        pass
-    journal.close()
 
 
 def run_again(path, config, workers, later, limit=None):
@@ -232,3 +150,24 @@ def test_lockstep_is_not_for_guides_of_ray_tune():
         parse_tune({"deterministic": 4, "scheduler": {"class": "ray.tune.schedulers.MedianStoppingRule"}})
     with pytest.raises(UsageError, match="deterministic must be a whole number of at least 1"):
         parse_tune({"deterministic": 0})
+
+
+def test_the_process_that_decides_is_killed_at_random_moments(tmp_path):
+    """SIGKILL after a few more events each time: what a reader has seen stays, and the sweep goes the same way."""
+    config = settings(deterministic=8, asha_type="promotion")
+    run(tmp_path / "whole", config, 8, pace=0)
+    path, rng, kills = tmp_path / "killed", random.Random(3), 0
+    while not any(event["type"] == "sweep_ended" for event in read_events(path)):
+        command = [sys.executable, simulated_sweep.__file__, str(path), str(kills)]
+        process = subprocess.Popen(command, stderr=subprocess.PIPE)
+        known, more, end = len(read_events(path)), rng.randint(5, 50), time.monotonic() + 240
+        while process.poll() is None and len(read_events(path)) < known + more:
+            assert time.monotonic() < end
+            time.sleep(0.002)
+        seen = path.read_bytes()
+        process.send_signal(signal.SIGKILL)
+        assert process.communicate(timeout=60)[1] == b""
+        kills += process.returncode == -signal.SIGKILL
+        assert path.read_bytes().startswith(seen[: seen.rfind(b"\n") + 1])
+    assert kills >= 8
+    assert course(read_events(path)) == course(read_events(tmp_path / "whole"))
