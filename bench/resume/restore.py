@@ -54,7 +54,8 @@ def tune_run(folder: Path, again: bool) -> None:
         def on_trial_result(self, controller, trial, result):
             before = self.sizes()
             decision = super().on_trial_result(controller, trial, result)
-            write_line(log, {"again": again, "before": before, "after": self.sizes()})
+            second = "--again" in sys.argv  # restored from a pickle, this class knows nothing of `again`
+            write_line(log, {"again": second, "before": before, "after": self.sizes()})
             return decision
 
         def sizes(self):

@@ -1,4 +1,4 @@
-"""What campaign.py has measured, for docs/reliability.md: the table of kills, and a loss curve broken and unbroken.
+"""What campaign.py and curve.py have measured, for docs/reliability.md: a table of kills, and a loss curve.
 
 python tests/faults/measured.py                                   # writes both, from tests/faults/results
 python tests/faults/measured.py --take DIR --machine "..."        # first takes the results of a campaign in DIR
@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import sys
 import time
 from pathlib import Path
 
@@ -52,20 +51,6 @@ def table(rows):
     return "\n".join(lines)
 
 
-def take_curve(whole, broken, kills):
-    """The losses of the longest trial in both sweeps, and after how many of its epochs each kill came."""
-    trial = max({key[0] for key in whole}, key=lambda name: (sum(key[0] == name for key in whole), name == "0000"))
-    epochs = sorted(epoch for name, epoch in whole if name == trial)
-    done = [{"kind": kill["kind"], "epoch": kill["epochs"].get(trial, 0)} for kill in kills]
-    return {
-        "trial": trial,
-        "epochs": epochs,
-        "unbroken": [whole[trial, epoch]["train_loss"] for epoch in epochs],
-        "broken": [broken[trial, epoch]["train_loss"] for epoch in epochs],
-        "kills": [kill for kill in done if kill["epoch"] < epochs[-1]],
-    }
-
-
 def draw(curve):
     """Both curves in one SVG, a dashed line for each kill."""
     low, high = min(curve["unbroken"]), max(curve["unbroken"])
@@ -80,7 +65,7 @@ def draw(curve):
         points = " ".join(f"{x(epoch)},{y(loss)}" for epoch, loss in zip(curve["epochs"], losses, strict=True))
         return f'<polyline points="{points}" fill="none" {style}/>'
 
-    places = [kill["epoch"] + 0.5 + 0.06 * number for number, kill in enumerate(curve["kills"])]
+    places = [epoch + 0.5 for epoch in curve["kills"]]
     kills = "".join(f'<path d="M{x(p)} {_TOP}V{_BOTTOM}" stroke="#c33" stroke-dasharray="3 3"/>' for p in places)
     epochs = "".join(f'<text x="{x(e)}" y="{_BOTTOM + 16}" text-anchor="middle">{e}</text>' for e in curve["epochs"])
     wide, thin = 'stroke="#9bd" stroke-width="7"', 'stroke="#124"'
@@ -102,22 +87,10 @@ def write_page(rows):
 
 
 def take(folder, machine):
-    """Copies a campaign's results, and of the sweep with the most kills the curve."""
-    sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-    from course import curves
-
-    from hpo.records import read_events
-
+    """Copies a campaign's results; `machine`: where it ran."""
     rows = [{**row, "machine": machine} for row in read(folder / "kills.jsonl")]
     RESULTS.mkdir(exist_ok=True)
     KILLS.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    seeds = [row["seed"] for row in rows if not row["wrong"]]
-    seed = max(set(seeds), key=lambda one: sum(row["seed"] == one and bool(row["epochs"]) for row in rows))
-    kills = [row for row in rows if row["seed"] == seed]
-    whole, broken = (
-        curves(read_events(next(folder.glob(name)) / "journal.jsonl")) for name in ("whole-*[0-9]", f"broken-*-{seed}")
-    )
-    CURVE.write_text(json.dumps(take_curve(whole, broken, kills)) + "\n")
 
 
 def main():
@@ -127,7 +100,8 @@ def main():
     arguments = parser.parse_args()
     if arguments.take:
         take(arguments.take, arguments.machine)
-    write_page(read(KILLS))
+    if KILLS.exists():
+        write_page(read(KILLS))
     FIGURE.parent.mkdir(exist_ok=True)
     FIGURE.write_text(draw(json.loads(CURVE.read_text())))
 
