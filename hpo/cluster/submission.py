@@ -43,6 +43,7 @@ _FLAGS = {  # words in sbatch's complaint -> the flag that answers it
     "memory": "--mem",
     "cpu count": "--cpus-per-task",
     "feature": "--constraint",
+    "node configuration": "--gpus-per-node, --mem, --cpus-per-task or --constraint",
 }
 
 

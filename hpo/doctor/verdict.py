@@ -57,6 +57,9 @@ def _check_it_ran(answer: Answer, site: Site) -> None:
     if answer.log is None:
         raise ClusterError(f"job {answer.job} ended as {answer.state} and left no log: its host does not see or cannot "
                            "write this directory; put sweeps on shared storage by --runs-dir.")  # fmt: skip
+    if "Task launch for" in said:
+        raise ClusterError(f"SLURM cannot start tasks on the hosts of job {answer.job} ({said}): they do not "
+                           "reach each other; leave one out by --exclude, and tell the administrators.")  # fmt: skip
     if "failed on this host" in said:
         raise ClusterError(f"a line of the site file {site.path} fails on the host: {said}.")
     if "job.sh: No such file" in said:
@@ -99,7 +102,7 @@ def _check_open_files(host: dict[str, Any], request: SlurmRequest) -> None:
     name = host["host"]
     if 0 <= host["open_files"] < _OPEN_FILES:
         raise ClusterError(f"{name} lets a process open {host['open_files']} files, Ray wants {_OPEN_FILES}: "
-                           f"put `setup: [ulimit -n {_OPEN_FILES}]` into the site file.")  # fmt: skip
+                           "raise it where you log in, or ask its administrators (LimitNOFILE of slurmd).")  # fmt: skip
 
 
 def _check_memory(host: dict[str, Any], request: SlurmRequest) -> None:
