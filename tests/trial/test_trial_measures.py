@@ -63,3 +63,12 @@ def test_memory_grows_with_the_micro_batch_and_measuring_changes_nothing(demo_da
     assert 1.9 < ratio < 2.1
     with pytest.raises(InfeasibleError, match="memory_gb of"):
         first_epoch("limited", 16, memory_gb=1e-6)
+
+
+def test_rows_of_a_table_are_measured_too(table_data, configure, tmp_path):
+    config = configure({"optim.max_epochs": 1, "env.batch_size": 16})
+    with Training(limited(config, parameters=1e9, latency_ms=1e9, memory_gb=99.0), table_data, tmp_path) as training:
+        measured = training.run_epoch()
+    assert measured["parameters"] > 0
+    assert measured["latency_ms"] > 0
+    assert measured["memory_gb"] > 8 * measured["parameters"] / 1e9
