@@ -99,14 +99,14 @@ def test_preempted_where_the_site_requeues_and_where_it_cancels(
     t0 = preempt(slurm)
     event = ended(wait_for_event, run, 0)
     assert "SIGTERM" in event["reason"]
-    measure(fault="preemption, requeued", seconds=event["t"] - t0, lost_epochs=1)
+    measure(fault="preemption, requeued", seconds=event["t"] - t0)
     at_work(run, 2)
     assert {attempt["job"] for attempt in assert_unbroken(run, before).attempts} == {job}
 
     slurm.run("scontrol", "update", "partition=preempt", "PreemptMode=CANCEL")
     try:
         t0 = preempt(slurm)
-        measure(fault="preemption, cancelled", seconds=ended(wait_for_event, run, 1)["t"] - t0, lost_epochs=1)
+        measure(fault="preemption, cancelled", seconds=ended(wait_for_event, run, 1)["t"] - t0)
         slurm.wait(job, timeout=90)
     finally:
         slurm.run("scontrol", "update", "partition=preempt", "PreemptMode=REQUEUE")
@@ -127,7 +127,7 @@ def test_usr2_a_refused_requeue_and_scancel(slurm, shared_tmp, write_sweep, subm
     slurm.run("scancel", "--signal=USR2", job)  # as SLURM sends it before the walltime, and some sites at a preemption
     event = ended(wait_for_event, run, 0)
     assert "SIGUSR2" in event["reason"]
-    measure(fault="USR2, requeued", seconds=event["t"] - t0, lost_epochs=1)
+    measure(fault="USR2, requeued", seconds=event["t"] - t0)
     at_work(run, 2)
     assert {attempt["job"] for attempt in assert_unbroken(run, before).attempts} == {job}
 
@@ -141,7 +141,7 @@ def test_usr2_a_refused_requeue_and_scancel(slurm, shared_tmp, write_sweep, subm
     at_work(run, 3)
     t0 = time.time()
     slurm.run("scancel", job)
-    measure(fault="scancel", seconds=ended(wait_for_event, run, 2)["t"] - t0, lost_epochs=1)
+    measure(fault="scancel", seconds=ended(wait_for_event, run, 2)["t"] - t0)
     assert slurm.wait(job, timeout=90) == "CANCELLED"
     assert exit_code(slurm, job).endswith("|75:0")
     resume(submit, run)

@@ -123,7 +123,7 @@ def test_the_host_with_the_head_is_lost(slurm, sweep, measure, fault):
     measure(fault=f"head's host: {fault}: attempt", seconds=state.attempts[1]["t"] - t0)
     state = sweep.wait(lambda s: any(sweep.starts(trial, s.attempts[1]["t"]) for trial in s.trials))
     again = min(event["t"] for trial in state.trials for event in sweep.starts(trial, state.attempts[1]["t"]))
-    measure(fault=f"head's host: {fault}", seconds=again - t0, lost_epochs=1)
+    measure(fault=f"head's host: {fault}", seconds=again - t0)
     state = sweep.goes_on(**{trial.id: trial.epochs for trial in before.trials.values()})
     assert {attempt["job"] for attempt in state.attempts} == {job}
     for trial in before.trials.values():
