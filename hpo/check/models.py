@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Sequence
 from importlib import metadata
@@ -70,6 +71,7 @@ class ModelCheck:
             killed = alarm is not None and not alarm.is_alive()
             if alarm:
                 alarm.cancel()
+            self._temp.cleanup()
         lines = [line for line in said.split("\n")[:-1] if line.startswith("{")]
         for place, line in zip(self._open, lines, strict=False):
             self._answers[place] = answer = json.loads(line)
@@ -82,6 +84,8 @@ class ModelCheck:
     def _start(self) -> subprocess.Popen[str]:
         environ = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
         environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH", "")]))
+        self._temp = tempfile.TemporaryDirectory(prefix="slurmtune-")  # libraries leave files when they are killed
+        environ["TMPDIR"] = self._temp.name
         command = [sys.executable, "-m", "hpo.check.build"]
         pipe = subprocess.PIPE
         return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=environ)
