@@ -30,6 +30,7 @@ hyperparameters:
   optimization.learning_rate: {loguniform: [1e-3, 1e-2], default: 1e-3}
   optimization.max_epochs: 1
   env.num_workers: 1
+  env.batch_size: 16
 points_to_evaluate: [{model.timm_image.checkpoint_name: test_vit}]
 hyperparameter_tune_kwargs: {num_trials: 2, scheduler: FIFO}
 """
