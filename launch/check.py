@@ -48,7 +48,7 @@ _COLOURS = {"error": "31", "warning": "33", "ok": "32"}
 
 @command
 def main(argv: list[str] | None = None) -> int:
-    arguments = _parser().parse_args(argv)
+    arguments = build_parser().parse_args(argv)
     for flag in ("resume", "add_workers", "stop", "dry_run", "stage_only", "no_check"):
         if getattr(arguments, flag):
             raise UsageError(
@@ -57,8 +57,8 @@ def main(argv: list[str] | None = None) -> int:
     site = choose_site(arguments.site)
     os.environ.update(site.weights_environment())
     runs = absolute(arguments.runs_dir or os.environ.get("SLURMTUNE_RUNS") or expand_runs(site) or "runs")
-    path = submit._find_sweep(arguments.sweep)
-    config = load_sweep(path, submit._overrides(arguments), runs)
+    path = submit.find_sweep(arguments.sweep)
+    config = load_sweep(path, submit.overrides(arguments), runs)
     run = absolute(arguments.run_dir) if arguments.run_dir else name_run(runs, config.name)
     on_slurm, findings = arguments.cluster != "local", Findings()
     request = pool = None
@@ -103,7 +103,7 @@ def _quote(arguments: argparse.Namespace, config: SweepConfig, request: SlurmReq
     return quote_sweep(config, place, (cpus, gpus), probe=probe, by=by, most=most, say=say)
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     """submit.py's flags and a few more."""
     parser = argparse.ArgumentParser(
         prog="check.py",
@@ -111,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Looks for what would go wrong with a sweep; submits and writes nothing. Exit code: 0 nothing "
         "speaks against it (warnings may), 2 command line or sweep file, 3 data, 4 SLURM, 5 models or weights.",
         epilog="example: python launch/check.py launch/demo/sweep.yaml --cluster local",
-        parents=[submit._parser()],
+        parents=[submit.build_parser()],
         conflict_handler="resolve",
     )
     parser.add_argument("--deep", action="store_true", help="read every byte of the data, as prepare.py --check does")

@@ -37,7 +37,7 @@ _SHOWN = 40
 
 @command
 def main(argv: list[str] | None = None) -> int:
-    arguments = _parser().parse_args(argv)
+    arguments = build_parser().parse_args(argv)
     directory = open_results(arguments.directory)
     with _alone(directory):
         plan = plan_cleaning(read_results(directory), arguments.keep_trials, arguments.budget)
@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="clean.py",
         description="Removes checkpoints that nothing needs any more from a sweep's directory. Without --yes it only "

@@ -27,14 +27,14 @@ _PATHS = ("DIR", "FILE", "SWEEP.yaml", "MODEL", "IMAGES", "SOURCE", "OUT", "PATH
 
 @command
 def main(argv: list[str] | None = None) -> int:
-    shell = _parser().parse_args(argv).shell
+    shell = build_parser().parse_args(argv).shell
     import shtab
 
     sys.stdout.write(shtab.complete(whole_parser(), shell=shell) + "\n")
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="completion.py",
         description="Prints completion of `slurmtune` for a shell.",
@@ -51,7 +51,7 @@ def whole_parser() -> argparse.ArgumentParser:
     whole = argparse.ArgumentParser(prog="slurmtune")
     below = whole.add_subparsers()
     for name, text in COMMANDS.items():
-        own = importlib.import_module(f"launch.{name}")._parser()
+        own = importlib.import_module(f"launch.{name}").build_parser()
         for action in own._actions:
             _complete_paths(action)
         below.add_parser(name, help=text, parents=[own], add_help=False, conflict_handler="resolve")

@@ -42,7 +42,7 @@ _SICK = 4  # exit code: something is wrong
 
 @command
 def main(argv: list[str] | None = None) -> int:
-    arguments = _parser().parse_args(argv)
+    arguments = build_parser().parse_args(argv)
     wait_s = _seconds(arguments.wait)
     findings = Findings()
     site = choose_site(arguments.site)
@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
     return _SICK if findings.errors else 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="doctor.py",
         description="Looks at this cluster and says what is wrong and what to do. "

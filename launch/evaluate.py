@@ -34,7 +34,7 @@ _WIDEST = 20  # classes whose confusion matrix still fits a terminal
 
 @command
 def main(argv: list[str] | None = None) -> int:
-    arguments = _parser().parse_args(argv)
+    arguments = build_parser().parse_args(argv)
     from hpo.export.images import open_labelled
     from hpo.export.model import ExportedModel
 
@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="evaluate.py",
         description="Judges an exported model on labelled images. Intervals are at 95 %.",

@@ -41,7 +41,7 @@ _FORMATS = ("timm", "ray", "mlflow", "wandb")
 
 @command
 def main(argv: list[str] | None = None) -> int:
-    arguments = _parser().parse_args(argv)
+    arguments = build_parser().parse_args(argv)
     results = read_results(open_results(arguments.directory))
     out = absolute(arguments.out)
     if arguments.format == "timm":
@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="export.py",
         description="Writes a trial's weights as a model that timm alone opens: weights, configuration with class "

@@ -33,7 +33,7 @@ _MOST_WARNINGS = 20
 
 @command
 def main(argv: list[str] | None = None) -> int:
-    arguments = _parser().parse_args(argv)
+    arguments = build_parser().parse_args(argv)
     from hpo.export.model import ExportedModel
 
     model = ExportedModel(absolute(arguments.model))
@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="predict.py",
         description="Predicts images with an exported model; writes CSV: image, prediction, probability, then a column "

@@ -40,7 +40,7 @@ _MB = 1e6
 
 @command
 def main(argv: list[str] | None = None) -> int:
-    arguments = _parser().parse_args(argv)
+    arguments = build_parser().parse_args(argv)
     os.environ.update(choose_site(arguments.site).weights_environment())
     models = _models(arguments)
     home = cache_home()
@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="prefetch.py",
         description="Fetches the pretrained weights of a sweep's models, so that its jobs need no network.",

@@ -46,7 +46,7 @@ examples:
 
 @command
 def main(argv: list[str] | None = None) -> int:
-    arguments = _parser().parse_args(argv)
+    arguments = build_parser().parse_args(argv)
     if arguments.check is not None:
         _require_only(arguments, "--check verifies what is there", {"check", "json", "workers"})
         return _check(arguments)
@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
     return _make(arguments)
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="prepare.py",
         description="Makes HDF5 shards of images, in parallel, or checks them.",
@@ -204,7 +204,7 @@ def _make(arguments: argparse.Namespace) -> int:
 
 def _require_only(arguments: argparse.Namespace, what: str, allowed: set[str]) -> None:
     """An option that would be ignored is an error."""
-    defaults = vars(_parser().parse_args([]))
+    defaults = vars(build_parser().parse_args([]))
     for name, value in vars(arguments).items():
         if name not in allowed and value != defaults[name]:
             option = name.upper() if name == "images" else f"--{name.replace('_', '-')}"

@@ -28,14 +28,14 @@ from launch.terminal import command, say
 
 @command
 def main(argv: list[str] | None = None) -> int:
-    arguments = _parser().parse_args(argv)
+    arguments = build_parser().parse_args(argv)
     path = write_report(open_results(arguments.directory), arguments.out, _drawing())
     sys.stdout.write(f"{path}\n")
     sys.stdout.flush()
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="report.py",
         description="Writes a sweep's report: one self-contained HTML file. Reads the sweep's files only.",

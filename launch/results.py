@@ -50,7 +50,7 @@ _VERBS = {"best": 0, "trial": 1, "why": 1, "failures": 0, "log": 1, "compare": 9
 
 @command
 def main(argv: list[str] | None = None) -> int:
-    arguments = _parser().parse_args(argv)
+    arguments = build_parser().parse_args(argv)
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")  # a locale without UTF-8 must not end in a traceback
     verb, places, words = _understand(arguments)
@@ -69,7 +69,7 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="results.py",
         usage="results.py DIR [DIR ...] [best | trial ID | why ID | failures | log [ID]] [options]\n"

@@ -48,7 +48,7 @@ _VERSION = 1
 
 @command
 def main(argv: list[str] | None = None) -> int:
-    arguments = _parser().parse_args(argv)
+    arguments = build_parser().parse_args(argv)
     directory = open_sweep(arguments.directory)
     results = read_results(directory)
     code = 0
@@ -69,7 +69,7 @@ def main(argv: list[str] | None = None) -> int:
     return code
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="retrain.py",
         description="Trains the best trials of an ended sweep again with several seeds and compares their means. "

@@ -48,7 +48,7 @@ _DEMO = Path(__file__).resolve().parent / "demo" / "sweep.yaml"
 
 @command
 def main(argv: list[str] | None = None) -> int:
-    arguments = _parser().parse_args(argv)
+    arguments = build_parser().parse_args(argv)
     flags = SlurmRequest.from_words(slurm_words(arguments))
     terms = Terms.from_words({key: getattr(arguments, key) for key in TERM_KEYS})
     if arguments.resume:
@@ -65,8 +65,8 @@ def _begin(arguments: argparse.Namespace, flags: SlurmRequest, terms: Terms) -> 
     site = choose_site(arguments.site)
     os.environ.update(site.weights_environment())
     runs = absolute(arguments.runs_dir or os.environ.get("SLURMTUNE_RUNS") or expand_runs(site) or "runs")
-    path = _find_sweep(arguments.sweep)
-    config = load_sweep(path, _overrides(arguments), runs)
+    path = find_sweep(arguments.sweep)
+    config = load_sweep(path, overrides(arguments), runs)
     for note in rehearse(config):
         say(note)
     run = absolute(arguments.run_dir) if arguments.run_dir else name_run(runs, config.name)
@@ -103,22 +103,22 @@ def _comment(config: SweepConfig, run: Path) -> str:
     return f"slurmtune: {config.tune.num_trials} trials for {config.metric} of {config.data.name}, in {run}"
 
 
-def _overrides(arguments: argparse.Namespace) -> list[str]:
+def overrides(arguments: argparse.Namespace) -> list[str]:
     """What is put over the sweep file: --set, and the flags that stand for one of its keys."""
-    overrides = [*arguments.set]
+    given = [*arguments.set]
     if arguments.warm_start:
         directories = [str(absolute(path)) for path in arguments.warm_start]
-        overrides.append(f"warm_start={json.dumps(directories)}")
+        given.append(f"warm_start={json.dumps(directories)}")
     if arguments.deterministic is not None:
-        overrides.append(f"deterministic={arguments.deterministic}")
+        given.append(f"deterministic={arguments.deterministic}")
     if arguments.num_trials is None:
-        return overrides
+        return given
     if arguments.num_trials.startswith("+"):
         raise UsageError(f"--num-trials {arguments.num_trials}: +N extends a sweep that is there, with --resume DIR.")
-    return [*overrides, f"num_trials={again.parse_num_trials(arguments.num_trials, 0)}"]
+    return [*given, f"num_trials={again.parse_num_trials(arguments.num_trials, 0)}"]
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="submit.py",
         description="Submits a sweep to SLURM, or runs it on this machine.",
@@ -169,7 +169,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _find_sweep(given: str | None) -> Path:
+def find_sweep(given: str | None) -> Path:
     if given:
         return absolute(given)
     here = Path("sweep.yaml").absolute()

@@ -26,7 +26,7 @@ _COMMA = re.compile(r",(?![^(]*\))")  # none between parentheses: color_jitter(0
 
 def main(argv: list[str] | None = None) -> int:
     try:
-        return _run(_parser().parse_args(argv))
+        return _run(build_parser().parse_args(argv))
     except SlurmtuneError as error:
         sys.stderr.write(f"hpo.trial: error: {error}\n")
         return error.exit_code
@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
         return _INTERRUPTED
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m hpo.trial",
         description="Train one configuration alone, without Ray. The same command goes on where it was cut off.",

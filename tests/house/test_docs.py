@@ -27,7 +27,7 @@ def test_the_command_understands_the_line(page, line):
     assert python == "python"
     assert (ROOT / script).is_file()
     command = importlib.import_module(script.removesuffix(".py").replace("/", "."))
-    understood = command._parser().parse_args(arguments)
+    understood = command.build_parser().parse_args(arguments)
     if hasattr(command, "_understand"):
         assert command._understand(understood)
 
