@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 FAULTS ?= runs/faults
 JOBS ?= 2
-PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 CACHES := .pytest_cache .mypy_cache .ruff_cache *.egg-info
 
 .NOTPARALLEL:
@@ -37,10 +37,11 @@ demo: .venv/ready
 # Where SLURM cannot be installed the other tests run; those on SLURM are skipped, or fail with SLURMTUNE_REQUIRE_SLURM=1.
 test: .venv/ready
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then tests/slurm_cluster/install.sh || true; fi
-	$(PYTEST)
+	$(PYTEST) -m 'not slurm and not faults'
+	$(BIN)/python -m pytest -m 'slurm and not faults'
 
 test-fast: .venv/ready
-	$(PYTEST) -m 'not ray and not slurm'
+	$(PYTEST) -m 'not ray and not slurm and not faults'
 
 faults: .venv/ready
 	$(BIN)/python tests/faults/campaign.py --out $(FAULTS)

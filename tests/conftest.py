@@ -36,16 +36,10 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Fast ones first, then those that start Ray, then those on SLURM. Whoever uses the cluster is marked so.
-
-    Under pytest-xdist (`-n 2 --dist loadgroup`) the tests of a file share a worker, as they share fixtures,
-    and so do all on SLURM, since there is one cluster.
-    """
+    """Fast ones first, then those that start Ray, then those on SLURM. Whoever uses the cluster is marked so."""
     for item in items:
         if "slurm_cluster" in getattr(item, "fixturenames", ()):
             item.add_marker("slurm")
-        group = "slurm" if item.get_closest_marker("slurm") else item.location[0]
-        item.add_marker(pytest.mark.xdist_group(group))
     items.sort(key=lambda item: 2 if item.get_closest_marker("slurm") else 1 if item.get_closest_marker("ray") else 0)
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import site
 import sys
 from importlib import metadata
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 from hpo.check.findings import Findings
@@ -75,7 +75,7 @@ def _check_shadows() -> None:
     own = site.getusersitepackages()
     added = [str(Path(part).absolute()) for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
     for name in _MODULES:
-        spec = importlib.util.find_spec(name)
+        spec = PathFinder.find_spec(name)  # also where this process has imported the other one
         place = str(Path(spec.origin).parents[1]) if spec and spec.origin else ""
         if place and place in added:
             raise ClusterError(

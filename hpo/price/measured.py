@@ -137,10 +137,13 @@ class Measured:
             )
             lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
             answers.update(zip(places, lines, strict=False))
+            if len(lines) < len(places):  # the process has died of the next one
+                words = done.stderr.strip().splitlines() or [f"code {done.returncode}, without a word"]
+                answers[places[len(lines)]] = {"error": f"its process ended: {words[-1]}"}
 
         with ThreadPoolExecutor(self.place.at_once) as pool:
             list(pool.map(run, filter(None, lanes)))
-        return [answers.get(place, {"error": "its process ended without a word"}) for place in range(len(cases))]
+        return [answers.get(place, {"error": "its process had ended before"}) for place in range(len(cases))]
 
     def _ask_job(self, cases: Sequence[Case], folder: Path) -> list[dict[str, Any]]:
         """One GPU of one host for a few minutes, as the sweep's own job would be asked for."""

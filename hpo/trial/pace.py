@@ -114,6 +114,7 @@ class _Part:
 
     def __init__(self, loader: Loader, few: int) -> None:
         self._loader, self._few = loader, few
+        self.images_an_update = loader.images_an_update
 
     def __len__(self) -> int:
         return len(self._loader)

@@ -161,7 +161,9 @@ class Cage:
         found = {str(Path("/", path.relative_to(self.path("/")))) for place in ("/tmp", "/dev/shm")
                  for path in self.path(place).rglob("*")}  # fmt: skip
         homes = tuple(f"/tmp/{user}" for user in USERS)
-        return {path for path in found if not path.startswith((*homes, "/dev/shm/etc")) and path not in _parents()}
+        ours = tuple(str(path) for path in (ROOT, Path(sys.prefix), Path(sys.base_prefix)))  # may lie below /tmp
+        return {path for path in found
+                if not path.startswith((*homes, *ours, "/dev/shm/etc")) and path not in _parents()}  # fmt: skip
 
     def packets_out(self) -> int:
         """So many packets have been sent to elsewhere."""

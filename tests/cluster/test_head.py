@@ -13,6 +13,7 @@ import pytest
 from hpo.cluster import head
 from hpo.cluster.allocation import Allocation
 from hpo.cluster.head import HeadSupervisor
+from hpo.cluster.ports import PortSlot
 from hpo.cluster.processes import Child
 from hpo.cluster.raynode import RayNode
 from hpo.layout import SweepDirectory, write_json
@@ -32,7 +33,7 @@ def supervisor(tmp_path, monkeypatch):
     made = HeadSupervisor(directory, here)
     with socket.create_server(("127.0.0.1", 0)) as gcs:
         made.listening = gcs
-        made._node = RayNode(here, tmp_path, gcs.getsockname()[1], "127.0.0.1")
+        made._node = RayNode(here, tmp_path, PortSlot(gcs.getsockname()[1], gcs), "127.0.0.1")
         yield made
     for signum, handler in before.items():
         signal.signal(signum, handler)
