@@ -52,14 +52,14 @@ def _check_it_ran(answer: Answer, site: Site) -> None:
         advice = next((text for word, text in _REASONS.items() if answer.reason.startswith(word)), "")
         raise ClusterError(f"job {answer.job} did not start, SLURM says {answer.reason or 'nothing'}: "
                            f"{advice or '`scontrol show job` tells more'}.")  # fmt: skip
+    if "Task launch for" in said or "Application launch failed" in said:  # perhaps on some hosts only
+        raise ClusterError(f"SLURM cannot start tasks on the hosts of job {answer.job} ({said}): they do not "
+                           "reach each other; leave one out by --exclude, and tell the administrators.")  # fmt: skip
     if answer.hosts:
         return
     if answer.log is None:
         raise ClusterError(f"job {answer.job} ended as {answer.state} and left no log: its host does not see or cannot "
                            "write this directory; put sweeps on shared storage by --runs-dir.")  # fmt: skip
-    if "Task launch for" in said:
-        raise ClusterError(f"SLURM cannot start tasks on the hosts of job {answer.job} ({said}): they do not "
-                           "reach each other; leave one out by --exclude, and tell the administrators.")  # fmt: skip
     if "failed on this host" in said:
         raise ClusterError(f"a line of the site file {site.path} fails on the host: {said}.")
     if "job.sh: No such file" in said:

@@ -40,7 +40,7 @@ def test_a_sound_sweep_and_wrong_requests(look):
     for flags, words in (
         (["--qos", "norml"], "Did you mean 'normal'"),
         (["--constraint", "fast"], "has the feature 'fast'"),
-        (["--mem", "9G"], "8000M"),
+        (["--mem", "9G"], "8000 MB"),
         (["--partition", "debug", "--time", "1:00:00"], "at most 10 minutes"),
         (["--partition", "gpus"], "Did you mean 'gpu'"),
     ):

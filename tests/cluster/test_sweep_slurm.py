@@ -141,6 +141,9 @@ def test_what_sbatch_refuses_is_said_with_the_flag(slurm, shared_tmp, write_swee
     path = write_sweep(shared_tmp, trials=2)
     runs = ("--runs-dir", shared_tmp / "runs")
     done = submit(path, "--partition", "gpu", "--constraint", "nosuch", *runs)
+    assert done.returncode == 2  # before sbatch is asked
+    assert "nosuch" in done.stderr
+    done = submit(path, "--partition", "gpu", "--constraint", "nosuch", "--no-check", *runs)
     assert done.returncode == 4
     assert "sbatch refused" in done.stderr
     assert "--constraint" in done.stderr
