@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
-from hpo.cluster.words import parse_minutes
+from hpo.cluster.words import count_gpus, parse_minutes
 from hpo.errors import UsageError
 
 _DEADLINE_S = 5
@@ -124,16 +124,8 @@ def parse_hosts(text: str) -> list[Host]:
         name, gres, features, memory, cpus, state = line.split("|")
         away = any(word in state.lower() for word in _AWAY)
         named = frozenset(features.replace("(null)", "").split(",")) - {""}
-        hosts[name] = Host(name, parse_gres(gres), named, int(memory.rstrip("+")), int(cpus.rstrip("+")), away)
+        hosts[name] = Host(name, count_gpus(gres), named, int(memory.rstrip("+")), int(cpus.rstrip("+")), away)
     return list(hosts.values())
-
-
-def parse_gres(text: str) -> dict[str, int]:
-    """'gpu:a100:4(S:0-1),gpu:v100:2' as {'a100': 4, 'v100': 2}; a count without a type goes to ''."""
-    found: dict[str, int] = {}
-    for kind, count in re.findall(r"\bgpu(?::([A-Za-z_][\w.-]*))?:(\d+)", text):
-        found[kind] = found.get(kind, 0) + int(count)
-    return found
 
 
 def parse_associations(text: str) -> list[Association]:

@@ -116,6 +116,15 @@ def parse_gres(text: str) -> tuple[Gpus | None, str]:
     return gpus, ",".join(rest)
 
 
+def count_gpus(text: str) -> dict[str, int]:
+    """Of what sinfo says a host has, 'gpu:a100:4(S:0-1),gpu:1g.10gb:7', {'a100': 4, '1g.10gb': 7}; a count without a
+    type goes to ''."""
+    found: dict[str, int] = {}
+    for kind, count in re.findall(r"\bgpu(?::([\w.-]+))?:(\d+)", text):
+        found[kind] = found.get(kind, 0) + int(count)
+    return found
+
+
 def check_dependency(text: str) -> str:
     """'afterok:1234:1235', 'afterany:12+5', 'singleton', several with ',' (all) or '?' (any)."""
     if not all(_DEPENDENCY.fullmatch(part) for part in re.split(r"[,?]", str(text))):

@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
 from hpo.check.cache import Cache
@@ -31,6 +32,8 @@ from hpo.trialconfig import TrialConfig
 _ROOT = Path(__file__).resolve().parents[2]
 _SAMPLES = 500
 _MOST = 16  # kinds that are measured; the rarer ones take the pace of the nearest
+_START_S = 300.0  # for a process to import everything, on a slow file system
+_KIND_S = 300.0  # for a kind, on a machine with much else to do
 _BUDGET_S = 3.0  # for the updates of one kind
 _PROBE_MINUTES = 15
 _POLL_S = 2.0
@@ -131,19 +134,27 @@ class Measured:
 
         def run(places: list[int]) -> None:
             question = self._question([cases[place] for place in places])
-            command = [sys.executable, "-m", "hpo.trial.pace"]
-            done = subprocess.run(
-                command, input=question, capture_output=True, text=True, env=self._environ(), check=False
-            )
-            lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+            lines, end = self._ask_process(question, _START_S + _KIND_S * len(places))
             answers.update(zip(places, lines, strict=False))
             if len(lines) < len(places):  # the process has died of the next one
-                words = done.stderr.strip().splitlines() or [f"code {done.returncode}, without a word"]
-                answers[places[len(lines)]] = {"error": f"its process ended: {words[-1]}"}
+                answers[places[len(lines)]] = {"error": f"its process ended: {end}"}
 
         with ThreadPoolExecutor(self.place.at_once) as pool:
             list(pool.map(run, filter(None, lanes)))
         return [answers.get(place, {"error": "its process had ended before"}) for place in range(len(cases))]
+
+    def _ask_process(self, question: str, deadline_s: float) -> tuple[list[dict[str, Any]], str]:
+        """The answers of one process, and its last words."""
+        command = [sys.executable, "-m", "hpo.trial.pace"]
+        process = subprocess.Popen(command, stdin=PIPE, stdout=PIPE, stderr=PIPE, text=True, env=self._environ())
+        try:
+            output, errors = process.communicate(question, timeout=deadline_s)
+            words = errors.strip().splitlines() or [f"code {process.returncode}, without a word"]
+        except subprocess.TimeoutExpired:
+            process.kill()
+            output, _ = process.communicate()
+            words = [f"it took more than {deadline_s:.0f} s"]
+        return [json.loads(line) for line in output.splitlines() if line.startswith("{")], words[-1]
 
     def _ask_job(self, cases: Sequence[Case], folder: Path) -> list[dict[str, Any]]:
         """One GPU of one host for a few minutes, as the sweep's own job would be asked for."""

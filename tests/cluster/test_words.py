@@ -8,7 +8,7 @@ from dataclasses import asdict, fields
 import pytest
 
 from hpo.cluster.request import SlurmRequest
-from hpo.cluster.words import Gpus, parse_gpus, parse_gres, parse_memory
+from hpo.cluster.words import Gpus, count_gpus, parse_gpus, parse_gres, parse_memory
 from hpo.config import SLURM_KEYS
 from hpo.errors import UsageError
 
@@ -35,6 +35,12 @@ def test_gpus():
     assert parse_gres("gpu:a100") == (Gpus(1, "a100"), "")
     assert parse_gres("gpu") == (Gpus(1), "")
     assert parse_gres("shard:8") == (None, "shard:8")
+
+
+def test_gpus_of_a_host_by_type_slices_too():
+    assert count_gpus("gpu:a100:4(S:0-1),gpu:1g.10gb:7,shard:8") == {"a100": 4, "1g.10gb": 7}
+    assert count_gpus("gpu:4(S:0-1)") == {"": 4}
+    assert count_gpus("(null)") == {}
 
 
 def test_gpus_are_asked_for_in_the_sites_way():
