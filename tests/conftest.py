@@ -6,6 +6,7 @@ import fcntl
 import os
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -30,8 +31,11 @@ _passed = pytest.StashKey[bool]()
 
 
 def pytest_configure() -> None:
-    """One thread for whatever trains: on a busy core threads wait for each other, ten times as long as they work."""
+    """One thread for whatever trains: on a busy core threads wait for each other, ten times as long as they work.
+    And Ctrl-C means something to what tests start: a shell's background job, as of nohup, is started to ignore it."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)
