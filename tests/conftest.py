@@ -76,6 +76,12 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, _cache: Path) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 
+def _shared() -> dict[str, str]:
+    """This environment, with what hosts are to see of /tmp, where a clone may lie: also a host that is booted again."""
+    below_tmp = [str(path) for path in (ROOT, Path(sys.prefix), Path(sys.base_prefix)) if path.parts[1] == "tmp"]
+    return {**os.environ, "TB_SHARED": " ".join(below_tmp)}
+
+
 class Slurm:
     """The running test cluster: SLURM's commands, and faults."""
 
@@ -117,7 +123,7 @@ class Slurm:
 
     def node(self, command: str, node: str, *more: object, check: bool = True) -> subprocess.CompletedProcess[str]:
         """crash, boot, exec, slurmd-stop, slurmd-start, link-down or link-up, see node.sh."""
-        return self.run(CLUSTER / "node.sh", command, node, *more, check=check)
+        return self.run(CLUSTER / "node.sh", command, node, *more, check=check, env={**_shared(), **self._settings})
 
     def processes(self, node: str, *words: str) -> list[tuple[int, str]]:
         """(pid as seen from here, command line) on the host, its own services left out; with `words`, if one occurs."""
@@ -185,8 +191,7 @@ class Slurm:
 
     def up(self, **settings: str) -> None:
         """Starts the cluster, or what is missing of it; other settings than before restart what they concern."""
-        below_tmp = [str(path) for path in (ROOT, Path(sys.prefix), Path(sys.base_prefix)) if path.parts[1] == "tmp"]
-        self.run(CLUSTER / "up.sh", timeout=180, env={**os.environ, "TB_SHARED": " ".join(below_tmp), **settings})
+        self.run(CLUSTER / "up.sh", timeout=180, env={**_shared(), **settings})
         self._settings = settings
 
     def down(self) -> None:
