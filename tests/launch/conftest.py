@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import importlib.util
 import io
 import json
 import os
@@ -262,11 +263,14 @@ def trained_sweep(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Pat
 
 @pytest.fixture(scope="session")
 def exported(trained_sweep: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, str]]:
-    """What export.py wrote and said of each of its trials: '0000', with a graph beside it, and '0001'."""
+    """What export.py wrote and said of each of its trials: '0000', with graphs beside it, and '0001'."""
     from launch.export import main
 
+    graphs = ["--also", "torch-export"]
+    if all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime")):
+        graphs += ["--also", "onnx"]
     found = {}
-    for trial, options in (("0000", ["--also", "torch-export"]), ("0001", [])):
+    for trial, options in (("0000", graphs), ("0001", [])):
         folder, said = tmp_path_factory.mktemp("exported") / "model", io.StringIO()
         with contextlib.redirect_stderr(said):
             assert main([str(trained_sweep), "--trial", trial, "--out", str(folder), *options]) == 0, said.getvalue()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 
 from hpo.data.read import open_split
@@ -128,27 +130,72 @@ def test_other_data_than_the_trial_saw_are_refused(
     assert "holds other images" in errors
 
 
-def test_torch_export_is_compared_too(exported: dict[str, tuple[Path, str]]) -> None:
+@pytest.fixture(scope="module")
+def answers(trained_sweep: Path, exported: dict[str, tuple[Path, str]]) -> tuple[torch.Tensor, np.ndarray]:
+    """All validation images, normalised (N, 3, 32, 32), and plain timm's logits for them."""
+    shards = open_split(trained_sweep.parent / "data", "validation")
+    pixels = np.empty((len(shards), 32, 32, 3), np.uint8)
+    shards.gather(np.arange(len(shards)), pixels)
+    model = timm.create_model(f"local-dir:{exported['0000'][0]}", pretrained=True).eval()
+    mean, std = (torch.tensor(model.pretrained_cfg[name]).view(1, 3, 1, 1) for name in ("mean", "std"))
+    images = ((torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255 - mean) / std).contiguous()
+    with torch.inference_mode():
+        return images, model(images).numpy()
+
+
+def test_torch_export_gives_the_logits_of_plain_timm(
+    exported: dict[str, tuple[Path, str]], answers: tuple[torch.Tensor, np.ndarray]
+) -> None:
     folder, errors = exported["0000"]
     assert "model.pt2, opened again: outputs within" in errors
     program = torch.export.load(folder / "model.pt2").module()
-    assert program(torch.zeros(5, 3, 32, 32)).shape == (5, 3)
+    images, logits = answers
+    with torch.inference_mode():
+        np.testing.assert_allclose(program(images).numpy(), logits, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(program(images[:5]).numpy(), logits[:5], rtol=1e-4, atol=1e-5)
 
 
-def test_onnx_is_compared_too_or_names_what_it_needs(trained_sweep: Path, tmp_path: Path, export: Export) -> None:
-    code, _, errors = export(trained_sweep, "--out", tmp_path / "model", "--also", "onnx")
-    try:
-        import onnxruntime
-        import onnxscript  # noqa: F401
-    except ImportError:
-        assert code == 2
-        assert "--also onnx needs" in errors
-        assert not (tmp_path / "model").exists()
-        return
-    assert code == 0, errors
+def test_onnx_gives_the_logits_of_plain_timm(
+    exported: dict[str, tuple[Path, str]], answers: tuple[torch.Tensor, np.ndarray]
+) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    folder, errors = exported["0000"]
     assert "model.onnx, opened again: outputs within" in errors
-    session = onnxruntime.InferenceSession(tmp_path / "model" / "model.onnx")
-    assert session.run(None, {"images": np.zeros((7, 3, 32, 32), np.float32)})[0].shape == (7, 3)
+    assert "model.onnx, opened again" in (folder / "README.md").read_text()
+    session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
+    images, logits = answers
+    for count in (len(images), 5):
+        [given] = session.run(["outputs"], {"images": images[:count].numpy()})
+        np.testing.assert_allclose(given, logits[:count], rtol=1e-4, atol=1e-5)
+
+
+def test_onnx_without_its_packages_names_what_it_needs(
+    trained_sweep: Path, tmp_path: Path, export: Export, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name == "onnx" else find(name, *more))
+    code, _, errors = export(trained_sweep, "--out", tmp_path / "model", "--also", "onnx")
+    assert code == 2
+    assert "--also onnx needs onnx: pip install onnx, then try again" in errors
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_graph_that_answers_otherwise_is_refused(
+    trained_sweep: Path, tmp_path: Path, export: Export, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = torch.export.save
+    monkeypatch.setattr(torch.export, "save", lambda program, path: write(_other(program), path))
+    code, _, errors = export(trained_sweep, "--out", tmp_path / "model", "--also", "torch-export")
+    assert code == 5
+    assert "model.pt2 answers otherwise than the trial" in errors
+    assert not (tmp_path / "model").exists()
+
+
+def _other(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
+    """`program` with one of its weights doubled."""
+    name, weight = next((n, w) for n, w in program.state_dict.items() if w.ndim == 4)
+    program.state_dict[name] = torch.nn.Parameter(weight.detach() * 2, requires_grad=False)
+    return program
 
 
 @pytest.mark.parametrize("trial", ["7", "best!"])
