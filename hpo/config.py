@@ -37,6 +37,7 @@ from hpo.errors import UsageError, nearest
 from hpo.layout import SweepDirectory, absolute
 from hpo.measures import check_measured, parse_constraints, parse_objectives
 from hpo.modelnames import check_model_name, check_optimizer_name
+from hpo.options import without_options
 from hpo.plugins import ROLES, is_plugin, pickle_name, read_pickle
 from hpo.requirements import check_company, possible_values
 from hpo.space import Params, Space, parse_space, space_from_json, space_to_json
@@ -136,7 +137,7 @@ class SweepConfig:
         """The whole configuration of the trial with `params`. All trials share the sweep's seed: the same batches and
         augmentations, so that a difference between two trials is one of their configurations."""
         return TrialConfig.from_flat(
-            {**self.space.constants, **params},
+            without_options({**self.space.constants, **params}),
             metric=self.metric,
             mode=self.mode,
             seed=self.seed,
@@ -367,7 +368,7 @@ def _check_table(space: Space, data: Path, has_table: bool) -> None:
         if any(possible_values(space, "data.mixup.turn_on")):
             raise UsageError(f"data.mixup.turn_on: the rows of a table, as {data} has, cannot be mixed; set it false.")
         return
-    for name in (*space.constants, *(dimension.key for dimension in space.dimensions)):
+    for name in without_options({**space.constants, **{dimension.key: None for dimension in space.dimensions}}):
         if is_of_tables(name) and not (name == "model.names" and space.constants.get(name) == ["timm_image"]):
             raise UsageError(f"{name} is for data with a table beside the images, and {data} has none; leave it out.")
 

@@ -43,8 +43,8 @@ class Int:
 
 
 class Categorical:
-    """One of `data`: texts, numbers, booleans, lists or None. An option that is itself a finite space stands for its
-    values."""
+    """One of `data`: texts, numbers, booleans, lists or None; or spaces, of which a finite one stands for its values;
+    or for a section such as `data.mixup` dicts of its keys, with spaces of their own."""
 
     def __init__(self, *data: Any, default: Any = None, when: Mapping[str, Any] | None = None) -> None:
         self.data, self.default, self.when = list(data), default, when
@@ -125,13 +125,10 @@ def _options(key: str, data: Sequence[Any]) -> list[Any]:
         [word] = [word for word in inner if word not in ("default", "when")]
         if word == "randint" and inner[word][1] - inner[word][0] <= _GRID:
             options += range(*inner[word])
-        elif word == "choice":
+        elif word == "choice" and "when" not in inner:
             options += inner[word]
         else:
-            raise UsageError(
-                f"{key}: a {word} range cannot be one option among others; give the key a list of spaces, each with "
-                "`when=` naming the value of another key for which it holds."
-            )
+            options.append(inner)  # a range, see hpo.options
     return options
 
 

@@ -47,6 +47,23 @@ NEEDS: dict[str, _Need] = {
 }
 
 
+def is_certain(space: Space, key: str) -> bool:
+    """Whether every configuration has `key`: fixed, or with a domain for each value of the one other it depends on."""
+    if key in space.constants:
+        return True
+    mine = [dimension for dimension in space.dimensions if dimension.key == key]
+    if not mine or any(not dimension.when for dimension in mine):
+        return bool(mine)
+    others = {other for dimension in mine for other in dimension.when}
+    other = others.pop()
+    if others or not is_certain(space, other):
+        return False
+    held = [value for dimension in mine for value in dimension.when[other]]
+    above = [dimension.domain for dimension in space.dimensions if dimension.key == other]
+    possible = [o for d in above if isinstance(d, Choice) for o in d.options] or [space.constants.get(other)]
+    return all(isinstance(domain, Choice) for domain in above) and all(o in held for o in possible)
+
+
 def possible_values(space: Space, key: str) -> list[Any]:
     """What `key` can be, as far as it is finite; of a range its two ends."""
     values: list[Any] = [space.constants[key]] if key in space.constants else []
@@ -54,7 +71,7 @@ def possible_values(space: Space, key: str) -> list[Any]:
         if dimension.key == key:
             domain = dimension.domain
             values += domain.options if isinstance(domain, Choice) else [domain.low, domain.high]
-    return values or [default_value(key)]
+    return values if is_certain(space, key) else [*values, default_value(key)]
 
 
 def check_company(space: Space) -> None:

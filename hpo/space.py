@@ -9,6 +9,8 @@ In a sweep file a domain is one word of Ray Tune's with its arguments; a value w
     optimization.learning_rate:                                     # one domain or another
       - {loguniform: [1e-2, 1], when: {optimization.optim_type: sgd}}
       - {loguniform: [1e-5, 1e-2], when: {optimization.optim_type: [adamw, lamb]}}
+    optimization.ema_decay: {choice: [0, {uniform: [0.9, 0.9999]}]}               # a range among options: hpo.options
+    data.mixup: {choice: [{turn_on: false}, {turn_on: true, prob: {uniform: [0.2, 1]}}]}
 
 A configuration ('params') maps each active key to its value. Nothing here is random by itself: whoever samples
 passes the random number generator.
@@ -23,6 +25,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hpo.errors import UsageError, nearest
+from hpo.options import expand_ranges, expand_sections, is_choice_of_sections, is_option_key, options_for
 from hpo.trialconfig import canonical_key, check_value, default_value, known_keys
 
 Params = dict[str, Any]
@@ -154,7 +157,8 @@ class Space:
         Raises:
             UsageError: it names a key that is not searched, or a value outside the space.
         """
-        wanted = {canonical_key(key): check_value(canonical_key(key), value) for key, value in point.items()}
+        wanted = {_key_of(key): _checked(_key_of(key), value) for key, value in point.items()}
+        wanted |= options_for(self, wanted)
         for key in wanted:
             if key not in {dimension.key for dimension in self.dimensions}:
                 raise UsageError(f"points_to_evaluate: {key} is not searched; give it a domain or leave it out.")
@@ -178,12 +182,13 @@ def parse_space(hyperparameters: Mapping[str, Any]) -> Space:
     dimensions: list[Dimension] = []
     seen: set[str] = set()
     for name, value in _flatten(hyperparameters):
-        key = canonical_key(name)
+        key = _key_of(name)
         if key in seen:
             raise UsageError(f"{key} is given twice ({name} is another spelling of it); keep one.")
         seen.add(key)
         if _is_domain(value):
-            dimensions += _parse_key(key, value)
+            pairs = [(key, value)] if is_option_key(key) else expand_ranges(key, value)
+            dimensions += [dimension for pair in pairs for dimension in _parse_key(*pair)]
         else:
             constants[key] = check_value(key, value)
     space = Space(tuple(_in_order(dimensions, constants)), constants)
@@ -194,13 +199,24 @@ def parse_space(hyperparameters: Mapping[str, Any]) -> Space:
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     flat: list[tuple[str, Any]] = []
     for name, value in values.items():
-        path = f"{prefix}{name}"
+        path = canonical_key(name) if is_option_key(str(name)) else f"{prefix}{name}"  # no person's to write
         section = any(
             key.startswith(f"{path}.") or key.startswith(f"{path.replace('optimization', 'optim')}.")
             for key in known_keys()
         )
-        flat += _flatten(value, f"{path}.") if section and isinstance(value, Mapping) else [(path, value)]
+        if section and is_choice_of_sections(value):
+            flat += expand_sections(path, value, _flatten)
+        else:
+            flat += _flatten(value, f"{path}.") if section and isinstance(value, Mapping) else [(path, value)]
     return flat
+
+
+def _key_of(name: str) -> str:
+    return name if is_option_key(name) else canonical_key(name)
+
+
+def _checked(key: str, value: Any) -> Any:
+    return value if is_option_key(key) else check_value(key, value)
 
 
 def _is_domain(value: Any) -> bool:
@@ -234,7 +250,7 @@ def _parse_default(key: str, domain: Domain, case: Mapping[str, Any]) -> Any:
     if "default" not in case:
         usual = default_value(key)
         return usual if domain.contains(usual) else domain.middle()
-    value = check_value(key, case["default"])
+    value = _checked(key, case["default"])
     if not domain.contains(value):
         raise UsageError(f"{key}: its default {value!r} lies outside its own domain.")
     return value
@@ -245,8 +261,8 @@ def _parse_when(key: str, when: Any) -> dict[str, tuple[Any, ...]]:
         raise UsageError(f"{key}: 'when' takes a mapping of keys to values, got {when!r}.")
     conditions = {}
     for name, values in when.items():
-        other = canonical_key(name)
-        conditions[other] = tuple(check_value(other, v) for v in (values if isinstance(values, list) else [values]))
+        other = _key_of(name)
+        conditions[other] = tuple(_checked(other, v) for v in (values if isinstance(values, list) else [values]))
     return conditions
 
 
@@ -282,7 +298,7 @@ def _range(word: str, *, log: bool = False, integer: bool = False, steps: bool =
 
 
 def _choice(key: str, options: Sequence[Any]) -> Choice:
-    checked = [check_value(key, option) for option in options]
+    checked = [_checked(key, option) for option in options]
     if not checked:
         raise UsageError(f"{key}: choice needs at least one option.")
     repeated = [option for i, option in enumerate(checked) if option in checked[:i]]

@@ -15,6 +15,7 @@ from typing import Any
 
 from hpo.errors import UsageError
 from hpo.layout import SweepDirectory, open_sweep, read_json
+from hpo.options import options_for
 from hpo.records import SweepState, read_events
 from hpo.space import Choice, Dimension, Params, Space, space_from_json
 
@@ -78,11 +79,11 @@ def _points(
 def _carry_over(values: Params, space: Space) -> Params | None:
     """`values` in the new space: numbers moved into their range, the default where a key is new; None when one of its
     choices is not there any more."""
-    lost = False
+    lost, options = False, options_for(space, values)
 
     def pick(dimension: Dimension) -> Any:
         nonlocal lost
-        value, domain = values.get(dimension.key, dimension.default), dimension.domain
+        value, domain = {**values, **options}.get(dimension.key, dimension.default), dimension.domain
         if not isinstance(domain, Choice):
             is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
             return domain.clip(value) if is_number else dimension.default

@@ -18,6 +18,7 @@ from typing import Any
 
 from hpo.errors import UsageError, WeightsError
 from hpo.layout import absolute, write_json
+from hpo.requirements import is_certain
 from hpo.space import Choice, Space
 from hpo.trialconfig import default_value
 
@@ -81,7 +82,7 @@ def _options(space: Space, key: str, model: str | None = None) -> list[Any]:
             continue
         found += dimension.domain.options
         always |= set(dimension.when) <= {MODEL}
-    return found if always else [*found, default_value(key)]
+    return found if always or is_certain(space, key) else [*found, default_value(key)]
 
 
 def cache_home(environ: Mapping[str, str] = os.environ) -> Path:

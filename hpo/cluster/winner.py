@@ -8,7 +8,6 @@ import shutil
 from hpo.config import SweepConfig
 from hpo.layout import SweepDirectory, sync_folder, write_json
 from hpo.records import SweepState
-from hpo.trialconfig import TrialConfig
 
 
 def save_winner(directory: SweepDirectory, state: SweepState, config: SweepConfig) -> None:
@@ -20,7 +19,7 @@ def save_winner(directory: SweepDirectory, state: SweepState, config: SweepConfi
     fresh = directory.root / f".best.{os.getpid()}"
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(mode=0o700)
-    full = TrialConfig.from_flat({**config.space.constants, **winner.params}).to_flat(config.has_table)
+    full = config.trial(winner.params).to_flat(config.has_table)
     write_json(
         fresh / "config.json",
         {

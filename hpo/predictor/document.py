@@ -9,8 +9,9 @@ from typing import Any
 
 from hpo.automm import changes_nothing, find_key, spelt
 from hpo.config import parse_search, parse_yaml
-from hpo.domains import searches, to_plain
+from hpo.domains import is_domain, searches, to_plain
 from hpo.errors import UsageError, nearest
+from hpo.options import is_choice_of_sections, names_key
 from hpo.plugins import ROLES, pickle_name
 from hpo.predictor.presets import preset
 from hpo.trialconfig import canonical_key
@@ -62,6 +63,8 @@ def read_request(
     for name, value in (pair for pairs in given for pair in pairs):
         if spelt(name) in ("env.num_gpus", "optim.top_k", *own):
             own[spelt(name)] = _fixed(name, value)
+        elif is_domain(value) and not find_key(name) and _is_section(spelt(name)):
+            _put_sections(values, spelt(name), to_plain(name, value))
         elif not changes_nothing(name, _fixed(name, value) if find_key(name) else value):
             values[canonical_key(name)] = to_plain(name, value)
     if own["optim.top_k_average_method"] not in SOUPS:
@@ -117,6 +120,15 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
             flat[key] = item
     _require_once(flat)
     return flat
+
+
+def _put_sections(values: dict[str, Any], path: str, choice: dict[str, Any]) -> None:
+    """A choice among dicts of section `path`, over what presets say of the same keys."""
+    if not is_choice_of_sections(choice):
+        raise UsageError(f"{path} is a section; give a choice of dicts of its keys, or its keys one by one.")
+    for key in [key for key in values if key.startswith(f"{path}.") and names_key({path: choice}, key)]:
+        del values[key]
+    values[path] = choice
 
 
 def _is_section(path: str) -> bool:

@@ -14,6 +14,7 @@ from hpo.config import SweepConfig, build_sweep
 from hpo.data.manifest import describe, read_manifest
 from hpo.errors import ClusterError, UsageError
 from hpo.layout import absolute
+from hpo.options import names_key
 from hpo.predictor.datasets import materialise
 from hpo.predictor.document import Request, to_yaml
 from hpo.predictor.frames import Roles, find_roles
@@ -73,7 +74,8 @@ def begin_fit(wishes: Wishes, request: Request, data: Data, run: Path, seed: int
     """
     say = voice(wishes.verbosity)
     wanted = wanted_of(place.slurm, say) if place.cluster == "slurm" else None
-    request.hyperparameters.setdefault(_WEIGHTS, "auto" if wanted else "true")
+    if not names_key(request.hyperparameters, _WEIGHTS):
+        request.hyperparameters[_WEIGHTS] = "auto" if wanted else "true"
     shards, labels, roles = _prepare(wishes, request, data, seed)
     config, record = _settle(wishes, request, shards, labels, roles, seed)
     for note in rehearse(config):
@@ -130,9 +132,10 @@ def choose_run(given: str | Path | None) -> Path:
 def go_on_from(request: Request, files: PredictorFiles, meta: dict[str, Any]) -> None:
     """A second fit goes on from the first one's model, unless the person names another."""
     values = request.hyperparameters
-    if _MODEL not in values and _WEIGHTS not in values:
+    if not (names_key(values, _MODEL) or names_key(values, _WEIGHTS)):
         values[_MODEL], values[_WEIGHTS] = meta["model"], str(files.weights)
-        values.setdefault(_SIZE, meta["input"]["size"])
+        if not names_key(values, _SIZE):
+            values[_SIZE] = meta["input"]["size"]
 
 
 def _runs() -> Path:

@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from hpo.options import without_options
+
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*")
 _RESERVED = {"true", "false", "yes", "no", "on", "off", "y", "n", "null", "none"}  # not text in YAML 1.1
 
@@ -75,7 +77,7 @@ def count(number: int, noun: str, plural: str = "") -> str:
 
 def configuration_yaml(searched: Mapping[str, Any], fixed: Mapping[str, Any]) -> str:
     """`hyperparameters:` of a sweep file that holds exactly this configuration. YAML 1.1 and 1.2 read it alike."""
-    lines = [f"  {key}: {yaml_value(value)}" for key, value in searched.items()]
+    lines = [f"  {key}: {yaml_value(value)}" for key, value in without_options(searched).items()]
     lines += [f"  {key}: {yaml_value(value)}  # fixed" for key, value in fixed.items() if key not in searched]
     return "\n".join(["hyperparameters:", *(lines or ["  {}"])]) + "\n"
 

@@ -51,8 +51,7 @@ def test_integers_reach_both_ends():
 
 def test_a_finite_space_among_options_stands_for_its_values():
     assert to_plain(KEY, Categorical("off", Int(1, 3), Bool()))["choice"] == ["off", 1, 2, 3, False, True]
-    with pytest.raises(UsageError, match=r"optim.lr: a uniform range cannot be one option.*when"):
-        to_plain(KEY, Categorical(0.1, Real(1, 2)))
+    assert to_plain(KEY, Categorical(0.1, Real(1, 2)))["choice"] == [0.1, {"uniform": [1, 2]}]  # a range stays one
 
 
 def test_nested_sections_and_cases_are_converted_inside():
@@ -114,6 +113,10 @@ def test_ray_tunes_domains():
     assert to_plain(KEY, tune.lograndint(1, 10)) == {"lograndint": [1, 10]}
     assert to_plain(KEY, tune.qrandint(0, 10, 5)) == {"choice": [0, 5, 10]}  # Ray's includes the upper end
     assert to_plain(KEY, tune.choice(["a", ["b"], tune.choice([1])])) == {"choice": ["a", ["b"], 1]}
+    nested = tune.choice([tune.loguniform(1e-4, 1), 0.0, tune.choice([tune.uniform(2, 3)])])
+    assert to_plain(KEY, nested) == {"choice": [{"loguniform": [1e-4, 1]}, 0.0, {"uniform": [2, 3]}]}
+    sections = tune.choice([{"turn_on": False}, {"turn_on": True, "prob": tune.uniform(0, 1)}])
+    assert to_plain("data.mixup", sections)["choice"][1] == {"turn_on": True, "prob": {"uniform": [0, 1]}}
     for domain in (tune.randn(), tune.sample_from(lambda config: 1), tune.qloguniform(1e-3, 1, 1e-3)):
         assert is_domain(domain)
         with pytest.raises(UsageError, match="optim.lr: Ray Tune's .* cannot be searched here; use uniform"):

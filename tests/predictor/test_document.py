@@ -217,6 +217,20 @@ def test_booleans_and_sections_reach_the_space():
     assert space.constants == {"data.mixup.mixup_alpha": 0.4, "optim.peft": None}
 
 
+def test_choices_of_sections_and_of_ranges():
+    tune = pytest.importorskip("ray.tune")
+    rates = {"sgd": tune.loguniform(1e-2, 1), "adamw": tune.loguniform(1e-5, 1e-3)}
+    options = [{"optim_type": name, "learning_rate": rate} for name, rate in rates.items()]
+    own = {"optimization": tune.choice(options), "optim.weight_decay": tune.choice([tune.uniform(0.1, 0.2), 0.0])}
+    space, _ = space_and_tune(own, SEARCH, "medium_quality_hpo")  # and what the preset says of both keys is gone
+    rng = random.Random(0)
+    for params in (space.sample(rng) for _ in range(50)):
+        assert (params["optim.lr"] >= 1e-2) == (params["optim.optim_type"] == "sgd")
+        assert params["optim.weight_decay"] == 0 or 0.1 <= params["optim.weight_decay"] <= 0.2
+    with pytest.raises(UsageError, match="optim is a section; give a choice of dicts of its keys"):
+        read_request({"optim": tune.choice(["adamw", "sgd"])}, SEARCH)
+
+
 def test_gpus_and_kept_epochs_in_automms_words():
     request = read_request({"env.num_gpus": 0, "optim.top_k": 5, "optim.top_k_average_method": "best"}, None)
     assert request.hyperparameters == {"env.accelerator": "cpu"}
