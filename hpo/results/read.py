@@ -6,7 +6,9 @@ journal may still be growing and its last line may be torn.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import gc
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -142,6 +144,24 @@ def read_results(directory: SweepDirectory) -> Results:
         JournalError: the journal is damaged before its last line, or is newer than this program.
         UsageError: resolved.json is not readable JSON.
     """
+    with _without_collector():
+        return _read(directory)
+
+
+@contextlib.contextmanager
+def _without_collector() -> Iterator[None]:
+    """Python's garbage collector would walk through a million fresh objects, none of them garbage, again and again: a
+    fifth of the time for 10,000 trials."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _read(directory: SweepDirectory) -> Results:
     settings = read_json(directory.resolved) if directory.resolved.is_file() else {}
     events = read_events(directory.journal)
     state, timeline = SweepState(events), Timeline()
