@@ -2,7 +2,7 @@
 
 name: clothing                         # optional: the file's name
 data: data/clothing                    # what launch/prepare.py made; relative to the sweep file
-metric: accuracy                       # optional; see METRICS
+metric: accuracy                       # optional; see hpo.metrics
 seed: 0
 hyperparameters: {...}                 # keys of hpo.trialconfig, fixed or with a domain of hpo.space
 hyperparameter_tune_kwargs:            # AutoMM's seven, and one more
@@ -33,9 +33,10 @@ from typing import Any
 
 from hpo.bundled import BUNDLED, PlannedData, bundled_directory
 from hpo.data.manifest import DataSummary, describe
-from hpo.errors import UsageError, nearest
+from hpo.errors import UsageError
 from hpo.layout import SweepDirectory, absolute
 from hpo.measures import check_measured, parse_constraints, parse_objectives
+from hpo.metrics import find_reported
 from hpo.modelnames import check_model_name, check_optimizer_name
 from hpo.options import without_options
 from hpo.plugins import ROLES, is_plugin, pickle_name, read_pickle
@@ -45,16 +46,6 @@ from hpo.trialconfig import TrialConfig, canonical_key, is_of_tables
 from hpo.tuneconfig import TUNE_KEYS, TuneConfig, check_names, check_whole, parse_tune
 from hpo.warmstart import read_earlier
 
-METRICS = {  # name -> direction, by task
-    "classification": {
-        "accuracy": "max",
-        "balanced_accuracy": "max",
-        "f1_macro": "max",
-        "roc_auc": "max",
-        "loss": "min",
-    },
-    "regression": {"rmse": "min", "mae": "min", "r2": "max", "loss": "min"},
-}
 SLURM_KEYS = (  # words of sbatch that a job takes, see hpo.cluster.request
     *("partition", "account", "qos", "reservation", "nodes", "gpus_per_node", "gpu_type", "gpus_as", "gres"),
     *("cpus_per_task", "mem", "mem_per_gpu", "mem_per_cpu", "tmp", "time", "constraint", "exclusive", "nodelist"),
@@ -344,12 +335,9 @@ def parse_name(name: Any) -> str:
 
 
 def parse_metric(name: Any, task: str) -> tuple[str, str]:
-    """The metric as trials report it and its direction; by default the first of METRICS for the task."""
-    known = METRICS[task]
-    name = next(iter(known)) if name is None else str(name).removeprefix("val_")
-    if name not in known:
-        raise UsageError(f"metric must be one of {', '.join(known)} for {task}, got {name!r}.{nearest(name, known)}")
-    return f"val_{name}", known[name]
+    """The metric as trials report it and its direction; by default the first of its task."""
+    name, mode = find_reported(name, task)
+    return f"val_{name}", mode
 
 
 def _check_search(space: Space, tune: TuneConfig) -> None:

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from hpo.predictor.metrics import METRICS
+from hpo.predictor.scores import SCORES
 
 _Z = 1.959963984540054  # of 95 %
 _RESAMPLES, _FEWEST, _WORK = 1000, 200, 20_000_000
@@ -89,12 +88,12 @@ def class_scores(matrix: np.ndarray, names: list[str]) -> list[ClassScore]:
 
 
 def _of_classes(name: str) -> Score:
-    score: Any = METRICS[name].score
+    score = SCORES[name]
     return lambda targets, outputs: score(targets, outputs, 1)
 
 
 def _of_columns(name: str) -> Score:
-    score: Any = METRICS[name].score
+    score = SCORES[name]
     return lambda targets, outputs: float(
         np.mean([score(targets[:, column], outputs[:, column], 1) for column in range(targets.shape[1])])
     )

@@ -14,13 +14,13 @@ from hpo.config import SweepConfig, build_sweep
 from hpo.data.manifest import describe, read_manifest
 from hpo.errors import ClusterError, UsageError
 from hpo.layout import absolute
+from hpo.metrics import METRICS, default_metric, find_metric
 from hpo.options import names_key
 from hpo.predictor.datasets import materialise
 from hpo.predictor.document import Request, to_yaml
 from hpo.predictor.frames import Roles, find_roles
 from hpo.predictor.handle import FitHandle, Wanted, start, submit, wanted_of
 from hpo.predictor.labels import Labels, infer_labels
-from hpo.predictor.metrics import METRICS, default_metric, find_metric
 from hpo.predictor.record import PredictorFiles, Record
 from hpo.predictor.samples import Samples, from_frame, is_prepared, read_frame, read_samples
 from hpo.predictor.voice import Bar, Voice, voice

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from hpo.errors import DataError, UsageError
-from hpo.predictor.metrics import PROBLEM_TYPES
+from hpo.metrics import PROBLEM_TYPES
 
 _MOST_CLASSES = 1000
 _KINDS = {"bool": bool, "int": int, "float": float, "str": str}

@@ -22,15 +22,16 @@ from hpo.data.images import ImagePolicy
 from hpo.data.rows import columns_of
 from hpo.errors import UsageError
 from hpo.layout import absolute, read_json
+from hpo.metrics import find_metric
 from hpo.predictor.arguments import check_place, refuse, to_columns, to_seconds, to_types
 from hpo.predictor.document import read_request
 from hpo.predictor.fitting import Data, Place, Wishes, begin_fit, choose_run, go_on_from
 from hpo.predictor.frames import Roles
 from hpo.predictor.handle import FitHandle
-from hpo.predictor.metrics import find_metric
 from hpo.predictor.outcome import finish
 from hpo.predictor.record import PredictorFiles, Record
 from hpo.predictor.samples import Samples, decoded, is_prepared, read_prepared, read_samples
+from hpo.predictor.scores import SCORES
 from hpo.predictor.voice import voice
 from hpo.results.read import Results, read_results
 
@@ -45,7 +46,7 @@ class MultiModalPredictor:
 
     Args:
         label: the label column; problem_type: binary, multiclass, classification or regression, found from it if None.
-        eval_metric: of `evaluate`; validation_metric: by which epochs and trials are chosen. By name, see METRICS.
+        eval_metric: of `evaluate`; validation_metric: by which epochs and trials are chosen. By name, see hpo.metrics.
         presets, hyperparameters: for every fit; its own go before these.
         path: the directory of the fit, which must not exist (default runs/automm-DATE-ID).
         image_column: one or several, found by their content if None. verbosity: 0 says nothing.
@@ -168,7 +169,7 @@ class MultiModalPredictor:
         refuse("evaluate", others)
         record = self._fitted()
         names = [metrics] if isinstance(metrics, str) else list(metrics or [record.eval_metric])
-        chosen = {name: find_metric(name, record.labels.problem_type) for name in names}
+        chosen = {name: find_metric(name, record.labels.problem_type).name for name in names}
         samples = self._read(data)
         if samples.labels is None:
             raise UsageError(f"{samples.name} has no column {record.label!r} to evaluate by.")
@@ -178,7 +179,7 @@ class MultiModalPredictor:
             targets, judged = targets[:, 0].astype(np.float64), outputs[:, 0]
         else:
             judged = outputs
-        scores = {name: metric.score(targets, judged, record.labels.positive) for name, metric in chosen.items()}
+        scores = {name: SCORES[metric](targets, judged, record.labels.positive) for name, metric in chosen.items()}
         return (scores, self._frame(self._decode(outputs), samples, data, None)) if return_pred else scores
 
     def _read(self, data: Any) -> Samples:

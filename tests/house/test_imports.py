@@ -24,7 +24,7 @@ ALLOWED = {  # room -> packages from outside, rooms of ours
     "hpo/search": (RAY | {"numpy"}, {"hpo", "hpo.results", "hpo.search"}),
     "hpo/export": (
         {"torch", "timm", "numpy", "safetensors"},
-        {"hpo", "hpo.data", "hpo.results", "hpo.trial", "hpo.predictor.metrics", "hpo.export"},
+        {"hpo", "hpo.data", "hpo.results", "hpo.trial", "hpo.predictor.scores", "hpo.export"},
     ),
     "hpo/cluster": ({"ray", "submitit"}, {"hpo", "hpo.data", "hpo.results", "hpo.search", "hpo.cluster"}),
     "hpo/check": (

@@ -117,13 +117,13 @@ def test_every_yaml_block_is_valid():
 
 def test_every_key_and_exit_code_is_in_the_readme():
     from hpo import errors
-    from hpo.config import METRICS
+    from hpo.metrics import REPORTED
     from hpo.trialconfig import known_keys
 
     for key in known_keys():
         name = {"lr": "learning_rate"}.get(key.rpartition(".")[2], key.rpartition(".")[2])
         assert f"`{name}`" in README, key
-    for metric in {name for names in METRICS.values() for name in names}:
+    for metric in {name for names in REPORTED.values() for name in names}:
         assert f"`{metric}`" in README
     codes = {cls.exit_code for cls in vars(errors).values() if isinstance(cls, type) and hasattr(cls, "exit_code")}
     for code in codes | {0, 75, 130}:

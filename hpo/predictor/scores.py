@@ -1,52 +1,20 @@
-"""Scores by AutoMM's names, computed with numpy. Each knows its direction and the problems that it is for."""
+"""Scores by AutoMM's names, computed with numpy; hpo.metrics knows their directions and what each is for.
+
+A score takes (targets, outputs, positive): of classes, targets int64 (N,), outputs probabilities float64 (N, C), the
+positive class of a binary problem; in regression targets and outputs float64 (N,).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
-from hpo.errors import DataError, UsageError, nearest
+from hpo.errors import DataError
 
-CLASSES = ("binary", "multiclass")
-PROBLEM_TYPES = (*CLASSES, "regression")
 _SMALLEST = 1e-15  # a probability of 0 for the true class would make the log loss infinite
 
-
-@dataclass(frozen=True)
-class Metric:
-    """`score(targets, outputs, positive)`: of classes, targets int64 (N,), outputs probabilities float64 (N, C),
-    positive the positive class of a binary problem; in regression targets and outputs float64 (N,). `trial`: the name
-    under which trials report it while they train, '' when they do not; `proxy`: the one to search by then."""
-
-    name: str
-    mode: str
-    problems: tuple[str, ...]
-    score: Callable[[np.ndarray, np.ndarray, int], float]
-    trial: str = ""
-    proxy: str = ""
-
-
-def find_metric(name: str, problem_type: str) -> Metric:
-    """The metric that people call `name`.
-
-    Raises:
-        UsageError: there is none, or it is not for this kind of problem.
-    """
-    known = _OTHER_NAMES.get(str(name).lower(), str(name).lower())
-    metric = METRICS.get(known)
-    fitting = [other.name for other in METRICS.values() if problem_type in other.problems]
-    if metric is None:
-        raise UsageError(f"metric {name!r} is not known.{nearest(known, METRICS)} Known: {', '.join(fitting)}.")
-    if problem_type not in metric.problems:
-        raise UsageError(f"metric {name!r} is not for {problem_type}; choose one of {', '.join(fitting)}.")
-    return metric
-
-
-def default_metric(problem_type: str) -> Metric:
-    """AutoMM's: roc_auc, accuracy or rmse."""
-    return METRICS[{"binary": "roc_auc", "multiclass": "accuracy", "regression": "rmse"}[problem_type]]
+Score = Callable[[np.ndarray, np.ndarray, int], float]
 
 
 def _confusion(targets: np.ndarray, outputs: np.ndarray) -> np.ndarray:
@@ -98,7 +66,7 @@ def _f1_micro(targets: np.ndarray, outputs: np.ndarray, positive: int) -> float:
     return _accuracy(targets, outputs, positive)  # the same where each image has one class
 
 
-def _share_of(axis: int) -> Callable[[np.ndarray, np.ndarray, int], float]:
+def _share_of(axis: int) -> Score:
     """Precision (axis 0) or recall (axis 1) of the positive class, or the macro average of more classes."""
 
     def score(targets: np.ndarray, outputs: np.ndarray, positive: int) -> float:
@@ -172,37 +140,22 @@ def _spearmanr(targets: np.ndarray, outputs: np.ndarray, positive: int) -> float
     return _pearsonr(_ranks(targets), _ranks(outputs), positive)
 
 
-_R = ("regression",)
-METRICS = {
-    metric.name: metric
-    for metric in (
-        Metric("accuracy", "max", CLASSES, _accuracy, trial="accuracy"),
-        Metric("balanced_accuracy", "max", CLASSES, _balanced_accuracy, trial="balanced_accuracy"),
-        Metric("f1", "max", CLASSES, _f1, proxy="f1_macro"),
-        Metric("f1_macro", "max", CLASSES, _f1_macro, trial="f1_macro"),
-        Metric("f1_micro", "max", CLASSES, _f1_micro, proxy="accuracy"),
-        Metric("f1_weighted", "max", CLASSES, _f1_weighted, proxy="accuracy"),
-        Metric("precision", "max", CLASSES, _share_of(0), proxy="f1_macro"),
-        Metric("recall", "max", CLASSES, _share_of(1), proxy="balanced_accuracy"),
-        Metric("mcc", "max", CLASSES, _mcc, proxy="f1_macro"),
-        Metric("roc_auc", "max", CLASSES, _roc_auc, trial="roc_auc"),
-        Metric("log_loss", "min", CLASSES, _log_loss, trial="loss"),
-        Metric("rmse", "min", _R, _rmse, trial="rmse"),
-        Metric("mse", "min", _R, _mse, proxy="rmse"),
-        Metric("mae", "min", _R, _mae, trial="mae"),
-        Metric("r2", "max", _R, _r2, trial="r2"),
-        Metric("pearsonr", "max", _R, _pearsonr, proxy="r2"),
-        Metric("spearmanr", "max", _R, _spearmanr, proxy="r2"),
-    )
-}
-_OTHER_NAMES = {
-    "acc": "accuracy",
-    "nll": "log_loss",
-    "cross_entropy": "log_loss",
-    "loss": "log_loss",
-    "roc_auc_ovr": "roc_auc",
-    "roc_auc_ovr_macro": "roc_auc",
-    "root_mean_squared_error": "rmse",
-    "mean_squared_error": "mse",
-    "mean_absolute_error": "mae",
+SCORES: dict[str, Score] = {
+    "accuracy": _accuracy,
+    "balanced_accuracy": _balanced_accuracy,
+    "f1": _f1,
+    "f1_macro": _f1_macro,
+    "f1_micro": _f1_micro,
+    "f1_weighted": _f1_weighted,
+    "precision": _share_of(0),
+    "recall": _share_of(1),
+    "mcc": _mcc,
+    "roc_auc": _roc_auc,
+    "log_loss": _log_loss,
+    "rmse": _rmse,
+    "mse": _mse,
+    "mae": _mae,
+    "r2": _r2,
+    "pearsonr": _pearsonr,
+    "spearmanr": _spearmanr,
 }

@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 
 from hpo.errors import DataError, UsageError
-from hpo.predictor.metrics import METRICS, default_metric, find_metric
+from hpo.metrics import METRICS, REPORTED, default_metric, find_metric, find_reported
+from hpo.predictor.scores import SCORES
 from hpo.trialconfig import TrialConfig
 
 TRUTH = np.array([0, 0, 1, 1, 2])
 PROBABILITIES = np.array([[0.8, 0.1, 0.1], [0.3, 0.5, 0.2], [0.2, 0.7, 0.1], [0.1, 0.6, 0.3], [0.5, 0.2, 0.3]])
 # Predicted: 0 1 1 1 0. Confusion: 0 -> 1 right, 1 as 1; 1 -> both right; 2 -> as 0.
 BINARY = np.array([0, 1, 1, 0])
-SCORES = np.array([[0.9, 0.1], [0.4, 0.6], [0.7, 0.3], [0.7, 0.3]])  # the two last are tied
+CHANCES = np.array([[0.9, 0.1], [0.4, 0.6], [0.7, 0.3], [0.7, 0.3]])  # the two last are tied
 
 
 @pytest.mark.parametrize(
@@ -39,7 +40,7 @@ SCORES = np.array([[0.9, 0.1], [0.4, 0.6], [0.7, 0.3], [0.7, 0.3]])  # the two l
     ],
 )
 def test_multiclass(name, expected):
-    assert find_metric(name, "multiclass").score(TRUTH, PROBABILITIES, 1) == pytest.approx(expected)
+    assert SCORES[find_metric(name, "multiclass").name](TRUTH, PROBABILITIES, 1) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +57,7 @@ def test_multiclass(name, expected):
     ],
 )
 def test_binary(name, positive, expected):
-    assert find_metric(name, "binary").score(BINARY, SCORES, positive) == pytest.approx(expected)
+    assert SCORES[find_metric(name, "binary").name](BINARY, CHANCES, positive) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +75,7 @@ def test_regression(name, expected):
     truth, guess = np.array([1.0, 3.0, 5.0]), np.array([2.0, 3.0, 3.0])
     if name in ("pearsonr", "spearmanr"):
         guess = {"pearsonr": np.array([1.0, 2.0, 4.0]), "spearmanr": np.array([2.0, 2.0, 7.0])}[name]
-    assert find_metric(name, "regression").score(truth, guess, 1) == pytest.approx(expected)
+    assert SCORES[find_metric(name, "regression").name](truth, guess, 1) == pytest.approx(expected)
 
 
 def test_each_direction_is_right():
@@ -83,9 +84,9 @@ def test_each_direction_is_right():
     numbers = TRUTH.astype(float)
     for metric in METRICS.values():
         if "regression" in metric.problems:
-            good, bad = metric.score(numbers, numbers, 1), metric.score(numbers, -numbers, 1)
+            good, bad = SCORES[metric.name](numbers, numbers, 1), SCORES[metric.name](numbers, -numbers, 1)
         else:
-            good, bad = metric.score(TRUTH, one_hot, 1), metric.score(TRUTH, wrong, 1)
+            good, bad = SCORES[metric.name](TRUTH, one_hot, 1), SCORES[metric.name](TRUTH, wrong, 1)
         assert (good > bad) == (metric.mode == "max"), metric.name
 
 
@@ -102,18 +103,24 @@ def test_other_names_and_refusals():
     with pytest.raises(UsageError, match="'rmse' is not for multiclass; choose one of accuracy"):
         find_metric("rmse", "multiclass")
     with pytest.raises(DataError, match="at least two classes"):
-        find_metric("roc_auc", "binary").score(np.array([1, 1]), SCORES[:2], 1)
+        SCORES["roc_auc"](np.array([1, 1]), CHANCES[:2], 1)
 
 
-def test_what_trials_report_is_what_a_sweep_knows():
-    from hpo.config import METRICS as REPORTED
-
+def test_one_list_of_names():
+    assert list(SCORES) == list(METRICS)
     for metric in METRICS.values():
+        task = "regression" if "regression" in metric.problems else "classification"
         if metric.trial:
-            task = "regression" if "regression" in metric.problems else "classification"
+            assert find_reported(metric.name, task) == find_reported(f"val_{metric.trial}", task)
             assert REPORTED[task][metric.trial] == metric.mode
         else:
             assert METRICS[metric.proxy].trial
+            with pytest.raises(UsageError, match=f"got '{metric.name}'. For {metric.name} search by"):
+                find_reported(metric.name, task)
+    assert find_reported(None, "classification") == ("accuracy", "max")
+    assert find_reported("loss", "regression") == ("loss", "min")
+    with pytest.raises(UsageError, match="for regression, got 'accuracy'"):
+        find_reported("accuracy", "regression")
 
 
 @pytest.mark.parametrize("classes", [2, 7])
@@ -132,7 +139,7 @@ def test_trials_compute_the_same(classes):
     assert set(judged) == set(task.metrics)
     for metric in METRICS.values():
         if metric.trial and "multiclass" in metric.problems:
-            expected = metric.score(targets, probabilities, 1)
+            expected = SCORES[metric.name](targets, probabilities, 1)
             assert judged[f"val_{metric.trial}"] == pytest.approx(expected, rel=1e-5), metric.name
 
     numbers = rng.normal(5, 3, (60, 1)).astype(np.float32)
@@ -141,7 +148,7 @@ def test_trials_compute_the_same(classes):
     judged = task.judge(task.compare(guesses, task.targets(numbers)).numpy())
     own_units = guesses.numpy()[:, 0] * numbers.std() + numbers.mean()
     for name in ("rmse", "mae", "r2"):
-        assert judged[f"val_{name}"] == pytest.approx(METRICS[name].score(numbers[:, 0], own_units, 1), rel=1e-4)
+        assert judged[f"val_{name}"] == pytest.approx(SCORES[name](numbers[:, 0], own_units, 1), rel=1e-4)
 
 
 def test_many_classes_are_not_ranked():
