@@ -29,7 +29,7 @@ from hpo.layout import SweepDirectory
 from hpo.results.leftovers import Plan, plan_cleaning, remove_checkpoint
 from hpo.results.read import open_results, read_results
 from hpo.results.wording import count
-from launch.terminal import command, say
+from launch.terminal import command, say, whole_number
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _SHOWN = 40
@@ -62,19 +62,13 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="example: python launch/clean.py runs/clothing-20261124-7f3a --keep-trials 3 --budget 2GB",
     )
     parser.add_argument("directory", metavar="DIR", help="the sweep's directory")
-    parser.add_argument("--keep-trials", metavar="N", type=_count, default=3,
+    parser.add_argument("--keep-trials", metavar="N", type=whole_number(1), default=3,
                         help="of so many trials the best epoch stays (default: 3)")  # fmt: skip
     parser.add_argument("--budget", metavar="SIZE", type=_size,
                         help="of them together: 500MB, 5GB; the best trial's stays in any case")  # fmt: skip
     parser.add_argument("--yes", action="store_true", help="really remove")
     parser.add_argument("--json", action="store_true", help="the plan as JSON")
     return parser
-
-
-def _count(text: str) -> int:
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
-    return int(text)
 
 
 def _size(text: str) -> int:

@@ -26,7 +26,7 @@ from typing import Any
 
 from hpo.errors import DataError, UsageError
 from hpo.layout import absolute, write_text
-from launch.terminal import Progress, command, say
+from launch.terminal import Progress, command, say, whole_number
 
 _MOST_WARNINGS = 20
 
@@ -69,14 +69,10 @@ def build_parser() -> argparse.ArgumentParser:
         help="image files, folders (with all below), patterns; for a model that takes a table one CSV file",
     )  # fmt: skip
     parser.add_argument("--out", metavar="FILE", type=Path, help="where to write (default: standard output)")
-    parser.add_argument("--top", metavar="K", type=_positive, help="only the K likeliest classes and their shares")
+    parser.add_argument(
+        "--top", metavar="K", type=whole_number(1), help="only the K likeliest classes and their shares"
+    )
     return parser
-
-
-def _positive(text: str) -> int:
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
-    return int(text)
 
 
 def _open(model: Any, places: Sequence[str]) -> tuple[list[tuple[str, ...]], Callable[[int], Any]]:

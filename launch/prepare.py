@@ -18,11 +18,10 @@ import argparse
 import dataclasses
 import json
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from hpo.errors import UsageError
-from launch.terminal import Progress, command, say
+from launch.terminal import Progress, command, say, whole_number
 
 if TYPE_CHECKING:
     from hpo.data.manifest import DataSummary
@@ -76,7 +75,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--json", action="store_true", help="summary as JSON on standard output")
     parser.add_argument(
-        "--workers", type=_whole(1), metavar="N", help="processes (default: the CPUs this process may use)"
+        "--workers", type=whole_number(1), metavar="N", help="processes (default: the CPUs this process may use)"
     )
     _add_image_options(parser.add_argument_group("images"))
     _add_split_options(parser.add_argument_group("splits"))
@@ -92,7 +91,9 @@ def _add_image_options(group: argparse._ArgumentGroup) -> None:
         help="jpeg (default): bytes of plain RGB JPEGs are kept, others stored at quality 95; raw: pixels, "
         "needs --size, fastest for small images",
     )
-    group.add_argument("--size", type=_whole(1), metavar="N", help="short side in pixels; raw: also cropped to N x N")
+    group.add_argument(
+        "--size", type=whole_number(1), metavar="N", help="short side in pixels; raw: also cropped to N x N"
+    )
     group.add_argument(
         "--max-side",
         type=_side,
@@ -101,7 +102,7 @@ def _add_image_options(group: argparse._ArgumentGroup) -> None:
         help="without --size: shrink a longer side to N pixels (default 1024; none: never)",
     )
     group.add_argument(
-        "--shard-size", type=_whole(1), default=256, metavar="MIB", help="of one file, about (default 256)"
+        "--shard-size", type=whole_number(1), default=256, metavar="MIB", help="of one file, about (default 256)"
     )
     group.add_argument(
         "--strict", action="store_true", help="stop at an unreadable image instead of listing it in skipped.csv"
@@ -111,7 +112,7 @@ def _add_image_options(group: argparse._ArgumentGroup) -> None:
 def _add_split_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--validation", type=float, default=0.1, metavar="SHARE", help="to set aside (default 0.1)")
     group.add_argument("--test", type=float, default=0.1, metavar="SHARE", help="to set aside (default 0.1)")
-    group.add_argument("--seed", type=_whole(0), default=0, metavar="N", help="of the drawn splits (default 0)")
+    group.add_argument("--seed", type=whole_number(0), default=0, metavar="N", help="of the drawn splits (default 0)")
 
 
 def _add_source_options(group: argparse._ArgumentGroup) -> None:
@@ -153,15 +154,6 @@ def _add_source_options(group: argparse._ArgumentGroup) -> None:
     )
 
 
-def _whole(least: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
-        return int(text)
-
-    return parse
-
-
 def _column_type(text: str) -> tuple[str, str]:
     name, equals, kind = text.rpartition("=")
     if not equals:
@@ -170,7 +162,7 @@ def _column_type(text: str) -> tuple[str, str]:
 
 
 def _side(text: str) -> int | None:
-    return None if text == "none" else _whole(1)(text)
+    return None if text == "none" else whole_number(1)(text)
 
 
 def _make(arguments: argparse.Namespace) -> int:

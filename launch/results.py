@@ -42,7 +42,7 @@ from hpo.results.select import choose_rows, render_csv
 from hpo.results.table import align, best_yaml, chosen_columns, render_comparison, render_table, render_trial, summarise
 from hpo.results.why import explain_trial
 from hpo.results.wording import one_line
-from launch.terminal import colour, command
+from launch.terminal import colour, command, whole_number
 
 _BOLD, _GREEN = "1", "32"
 _VERBS = {"best": 0, "trial": 1, "why": 1, "failures": 0, "log": 1, "compare": 9}  # and how many words may follow
@@ -50,7 +50,7 @@ _VERBS = {"best": 0, "trial": 1, "why": 1, "failures": 0, "log": 1, "compare": 9
 
 @command
 def main(argv: list[str] | None = None) -> int:
-    arguments = build_parser().parse_args(argv)
+    arguments = build_parser().parse_intermixed_args(argv)  # `DIR --top 3 best` too
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")  # a locale without UTF-8 must not end in a traceback
     verb, places, words = _understand(arguments)
@@ -78,27 +78,20 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="example: python launch/results.py runs/clothing-20261124-7f3a --top 10",
     )
     parser.add_argument("words", metavar="DIR", nargs="+", help="the sweep's directory, or a copy; then what to show")
-    parser.add_argument("--top", metavar="N", type=_positive, default=20, help="rows of the table (default: 20)")
+    parser.add_argument("--top", metavar="N", type=whole_number(1), default=20, help="rows of the table (default: 20)")
     parser.add_argument("--all", action="store_true", help="all rows")
     parser.add_argument("--trial", metavar="ID", help="one trial: curve, decisions, failures, configuration")
     parser.add_argument("--filter", metavar="CONDITION", action="append", default=[],
                         help="only such trials: 'lr<1e-3', 'reason~memory'; may be repeated")  # fmt: skip
     parser.add_argument("--sort", metavar="COLUMN", default="", help="smallest first; '-COLUMN' (--sort=-lr): largest")
     parser.add_argument("--columns", metavar="A,B", help="only these, in this order: rank, trial, lr, val_loss, ...")
-    parser.add_argument("--lines", metavar="N", type=_positive, default=50, help="of a log (default: 50)")
-    parser.add_argument("--watch", metavar="SECONDS", type=_positive, nargs="?", const=5,
+    parser.add_argument("--lines", metavar="N", type=whole_number(1), default=50, help="of a log (default: 50)")
+    parser.add_argument("--watch", metavar="SECONDS", type=whole_number(1), nargs="?", const=5,
                         help="show progress again and again until the sweep ends (default: every 5 s)")  # fmt: skip
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="all of it as JSON (with a trial: of that trial)")
     form.add_argument("--csv", action="store_true", help="a line a trial, all columns or those of --columns")
     return parser
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
-    return number
 
 
 def _understand(arguments: argparse.Namespace) -> tuple[str, list[str], list[str]]:
@@ -120,6 +113,8 @@ def _understand(arguments: argparse.Namespace) -> tuple[str, list[str], list[str
         raise UsageError("compare needs two directories or more.")
     if rest[_VERBS.get(verb, 0) :]:
         raise UsageError(f"{rest[-1]!r} is too much after {verb!r}; see --help.")
+    if arguments.watch and (verb or arguments.json or arguments.csv or arguments.filter or arguments.sort):
+        raise UsageError("--watch shows a sweep's progress and nothing else; leave out the rest.")
     several = len(places) > 1 and verb != "compare"
     if several and (arguments.watch or arguments.json or arguments.csv):
         raise UsageError("--watch, --json and --csv take one directory; call it once for each.")
@@ -188,18 +183,18 @@ def _failure_line(group: FailureGroup) -> str:
 
 
 def _failures(results: Results) -> list[str]:
-    """Every failure, by kind."""
-    if not results.failures:
-        return ["No trial has failed."]
+    """Every failure, by kind; then the trials that diverged."""
     lines = []
-    for group in results.failures:
+    for group in results.losses:
         lines.append(colour(f"{group.failures} x {group.kind}", _BOLD))
         for row in sorted(results.rows, key=lambda row: row.number):
+            if group.kind == row.state == "diverged":
+                lines.append(f"  trial {row.trial} on {row.node or '-'}: {row.reason}")
             for event in row.failures:
                 if one_line(event["kind"]) == group.kind:
                     end = "ran again" if event.get("retry") else "gave up"
                     lines.append(f"  trial {row.trial} on {row.node or '-'} ({end}): {one_line(event['cause'])}")
-    return lines
+    return lines or ["No trial has failed."]
 
 
 def _table(results: Results, rows: list[Row], width: int, ellipsis: str) -> list[str]:
@@ -214,6 +209,7 @@ def _selection(results: Results, rows: list[Row], top: int, names: Sequence[str]
         return ["No trial is so."]
     width, ellipsis = _terminal()
     columns = chosen_columns(results, rows[:top], names) if names else None
+    width = sys.maxsize if names else width  # what was asked for by name is shown whole
     header, *lines = render_table(results, rows[:top], width, ellipsis, columns)
     more = [f"({len(rows) - top} more trials: --all)"] if len(rows) > top else []
     return [colour(header, _BOLD), *lines, *more]
@@ -230,15 +226,16 @@ def _compared(sweeps: Sequence[Results], as_json: bool) -> str:
 
 def _watch(place: str, seconds: int) -> int:
     """Shows the sweep's progress until no attempt is at work; elsewhere than on a terminal when it changes."""
-    live, before = sys.stdout.isatty(), ""
+    live, before = sys.stdout.isatty(), (-1.0, False)
     while True:
-        results = read_results(open_results(place))
-        text = "\n".join(live_lines(results, time.time()))
+        results, now = read_results(open_results(place)), time.time()
+        text = "\n".join(live_lines(results, now))
+        happened = results.last_event_at or 0.0, results.seems_dead(now)
         if live:
             sys.stdout.write(f"\x1b[H\x1b[2J{colour(results.name, _BOLD)}\n{text}\n")
-        elif text != before:
+        elif happened != before:
             sys.stdout.write(f"{time.strftime('%H:%M:%S')} {results.name}\n{text}\n")
-        before = text
+        before = happened
         sys.stdout.flush()
         if results.status in ("ended", "unfinished"):
             sys.stdout.write("\n".join(_next_steps(results, place)) + "\n")

@@ -41,7 +41,7 @@ from hpo.results.retraining import (
 )
 from hpo.staging import stage_sweep
 from launch.flags import add_slurm_flags, as_flags, slurm_words
-from launch.terminal import command, say
+from launch.terminal import command, say, whole_number
 
 _VERSION = 1
 
@@ -77,20 +77,18 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="example: python launch/retrain.py runs/clothing-20261124-7f3a --top 3 --seeds 5 --cluster local",
     )
     parser.add_argument("directory", metavar="DIR", help="the sweep's directory")
-    parser.add_argument("--top", metavar="K", type=_count, default=3, help="so many of the best trials (default: 3)")
-    parser.add_argument("--seeds", metavar="N", type=_count, help="train with so many seeds other than the search's")
+    parser.add_argument(
+        "--top", metavar="K", type=whole_number(1), default=3, help="so many of the best trials (default: 3)"
+    )
+    parser.add_argument(
+        "--seeds", metavar="N", type=whole_number(1), help="train with so many seeds other than the search's"
+    )
     parser.add_argument("--test", action="store_true", help="judge the best mean on the test split, and note it down")
     parser.add_argument("--json", action="store_true", help="all of it as JSON")
     where = parser.add_argument_group("where it runs (as submit.py; default: as the sweep did)")
     where.add_argument("--cluster", choices=("slurm", "local"))
     add_slurm_flags(where)
     return parser
-
-
-def _count(text: str) -> int:
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
-    return int(text)
 
 
 def _submit(directory: SweepDirectory, results: Results, arguments: argparse.Namespace) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import functools
 import os
 import sys
@@ -38,6 +39,17 @@ def command(main: Callable[[Argv], int]) -> Main:
             return 0
 
     return run
+
+
+def whole_number(least: int) -> Callable[[str], int]:
+    """For argparse: a flag's value as an integer of at least `least`."""
+
+    def parse(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
+        return int(text)
+
+    return parse
 
 
 def say(message: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hpo.records import FINAL_STATES
 from hpo.results.ledger import ledger_line, read_ledger
 from hpo.results.read import Results
+from hpo.results.table import say_silence
 from hpo.results.wording import count, duration, metric_format, value_text
 
 _FEWEST = 3  # trials that must have ended before the time left is estimated
@@ -18,8 +19,10 @@ def live_lines(results: Results, now: float, bar: tuple[str, str] = ("#", ".")) 
     filled = _BAR * ended // max(total, 1)
     lines = [f"{bar[0] * filled}{bar[1] * (_BAR - filled)} {ended} of {count(total, 'trial')} ended, {results.status}"]
     left = time_left(results, ended, total, now)
-    spent = sum(attempt.seconds for attempt in results.attempts)
-    lines.append(f"{duration(spent)} spent{f', about {duration(left[0])} to {duration(left[1])} left' if left else ''}")
+    spent = duration(sum(attempt.seconds for attempt in results.attempts))
+    lines.append(f"{spent} spent{f', about {duration(left[0])} to {duration(left[1])} left' if left else ''}")
+    if results.seems_dead(now):
+        lines.append(say_silence(results, now))
     best = results.best
     if best:
         write = metric_format(row.value for row in results.rows)
@@ -42,9 +45,9 @@ def time_left(results: Results, ended: int, total: int, now: float) -> tuple[flo
 
     Trials end in bursts and the later ones are the better ones, that go the whole way: the range is honest, not wide.
     """
-    if results.status != "running" or ended < _FEWEST or ended >= total:
+    if results.status != "running" or results.seems_dead(now) or ended < _FEWEST or ended >= total:
         return None
     spent = sum(attempt.seconds for attempt in results.attempts)
-    spent += max(0.0, now - (results.last_event_at or now)) if results.last_event_at else 0.0
+    spent += max(0.0, results.silence(now))
     pace = spent / ended * (total - ended)
     return 0.7 * pace, 1.6 * pace

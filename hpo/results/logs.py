@@ -22,8 +22,9 @@ def log_lines(results: Results, row: Row | None, most: int) -> list[str]:
         with path.open(encoding="utf-8", errors="replace") as stream:
             lines = deque((line.rstrip("\n") for line in stream), maxlen=most)
     except FileNotFoundError:
+        who = "trial" if row else "driver"
         raise UsageError(
-            f"{path} does not exist: the trial has not started, or the copy was made without logs."
+            f"{path} does not exist: the {who} has not started, or the copy was made without logs."
         ) from None
     return [f"# {path}", *("".join(c if c.isprintable() or c == "\t" else "?" for c in line) for line in lines)]
 

@@ -20,6 +20,8 @@ from hpo.results.reasons import STATES, explain
 from hpo.results.timeline import Attempt, Improvement, Span, Timeline
 from hpo.results.wording import count, one_line
 
+_LEAST_SILENCE = 600.0  # seconds without an event before a running sweep is doubted
+
 
 @dataclass(frozen=True)
 class Row:
@@ -112,6 +114,21 @@ class Results:
     @property
     def maximise(self) -> bool:
         return self.mode == "max"
+
+    @property
+    def losses(self) -> list[FailureGroup]:
+        """Failures by kind, then the trials that diverged: no program failed there, but nothing came of them either."""
+        lost = [row for row in self.rows if row.state == "diverged"]
+        group = FailureGroup("diverged", len(lost), tuple(row.trial for row in lost), lost[-1].reason if lost else "")
+        return [*self.failures, *([group] if lost else [])]
+
+    def silence(self, now: float) -> float:
+        """Seconds since anything happened. `now`: Unix seconds."""
+        return now - (self.last_event_at or now)
+
+    def seems_dead(self, now: float) -> bool:
+        """A sweep that should be running, but has been silent for much longer than ever before."""
+        return self.status == "running" and self.silence(now) > max(_LEAST_SILENCE, 5 * self.longest_silence)
 
     def gain(self) -> float | None:
         """By how much the best trial beats trial 0; negative never, None when one has no value."""

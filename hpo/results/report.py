@@ -209,10 +209,10 @@ def _parameter(value: Any) -> str:
 
 
 def _failures(results: Results) -> str:
-    if not results.failures:
+    if not results.losses:
         return ""
     lines = []
-    for group in results.failures:
+    for group in results.losses:
         links = [f'<a href="#t{text(trial)}">{text(trial)}</a>' for trial in group.trials[:_MOST_NAMES]]
         more = [f"and {len(group.trials) - _MOST_NAMES} more"] if len(group.trials) > _MOST_NAMES else []
         trials = raw_cell(", ".join([*links, *more]), "wide")

@@ -13,7 +13,6 @@ from hpo.results.select import column as column_of
 from hpo.results.wording import configuration_yaml, count, duration, metric_format, moment, one_line, short, value_text
 
 _GAP = "  "
-_LEAST_SILENCE = 600.0  # seconds without an event before a running sweep is doubted
 
 
 @dataclass
@@ -83,11 +82,14 @@ def _say_status(results: Results, now: float) -> str:
         return f"Ended {moment(results.last_event_at or last.started_at)} after {effort}."
     if results.status == "unfinished":
         return f"Unfinished after {effort}: the last one ended with {one_line(last.reason) or 'no reason given'!r}."
-    silence = now - (results.last_event_at or last.started_at)
-    doubt = silence > max(_LEAST_SILENCE, 5 * results.longest_silence)
-    advice = "; that is long: if the job is gone, submit.py --resume goes on" if doubt else ""
     attempt = f"attempt {last.id}" + (f", job {last.job}" if last.job else "")
-    return f"Running since {moment(last.started_at)} ({attempt}); last event {duration(silence)} ago{advice}."
+    return f"Running since {moment(last.started_at)} ({attempt}); {say_silence(results, now)}."
+
+
+def say_silence(results: Results, now: float) -> str:
+    """Of a running sweep: when something happened last, and whether that is doubtful. `now`: Unix seconds."""
+    advice = "; that is long: if the job is gone, submit.py --resume goes on" if results.seems_dead(now) else ""
+    return f"last event {duration(results.silence(now))} ago{advice}"
 
 
 def render_table(

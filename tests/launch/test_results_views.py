@@ -227,3 +227,41 @@ def test_the_front_of_several_objectives(all_fates: Path, show: Show) -> None:
     page = write_report(open_results(path)).read_text()
     assert "Value of each trial by its cost" in page
     assert page.count("Pareto front") == 2
+
+
+def test_a_sweep_that_is_long_silent_is_doubted_instead_of_foretold(running_sweep: Path) -> None:
+    results = read_results(open_results(running_sweep))
+    last = results.last_event_at or 0
+    assert not any("last event" in line for line in live_lines(results, last + 60))
+    lines = live_lines(results, last + 7200)
+    assert "left" not in lines[1]
+    assert "last event 2 h 00 min ago; that is long: if the job is gone, submit.py --resume goes on" in lines
+
+
+@pytest.mark.parametrize(
+    "more", [["--json"], ["--csv"], ["why", "1"], ["best"], ["--filter", "lr<1"], ["--sort", "lr"]]
+)
+def test_watch_takes_nothing_else(running_sweep: Path, show: Show, more: list[str]) -> None:
+    code, _, errors = show(running_sweep, "--watch", "1", *more)
+    assert code == 2
+    assert "--watch shows a sweep's progress and nothing else" in errors
+
+
+def test_failures_name_those_that_diverged(all_fates: Path, show: Show) -> None:
+    _, output, _ = show(all_fates, "failures")
+    assert output.splitlines() == [
+        "2 x out_of_memory",
+        "  trial 0004 on node01 (ran again): CUDA out of memory: tried 4 GiB",
+        "  trial 0004 on node01 (gave up): CUDA out of memory: tried 2 GiB",
+        "1 x diverged",
+        "  trial 0003 on node01: diverged at epoch 1 of 6: val_accuracy was not finite at epoch 1",
+    ]
+
+
+def test_columns_that_were_asked_for_are_shown_whole(
+    all_fates: Path, show: Show, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    _, output, _ = show(all_fates, "--columns", "trial,lr,reason", "--filter", "state=stopped")
+    reason = "stopped at epoch 2 of 6: 0.41 was rank 3 of 3, cutoff 0.52 for the best third"
+    assert output.splitlines()[1] == f"0002   0.0001  {reason}"
