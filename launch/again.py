@@ -55,7 +55,6 @@ def resume(arguments: argparse.Namespace, flags: SlurmRequest, terms: Terms) -> 
         return run_here(directory, config)
     site = site_again(arguments, resolved)
     request, head = complete(SlurmRequest.from_words(resolved["request"]).merged(flags), terms, site, say)
-    check_terms(terms, "slurm", request.gpus_per_node)
     if arguments.dry_run:
         print_scripts(directory, request, head, config.name, site)
         return 0

@@ -45,12 +45,19 @@ def submit(
     """
     from hpo.cluster.submission import submit_attempt
 
-    job, *workers = submit_attempt(request, head, directory, name)
+    print_submitted(directory, submit_attempt(request, head, directory, name), request, head, as_json)
+    return 0
+
+
+def print_submitted(
+    directory: SweepDirectory, jobs: list[str], request: SlurmRequest, head: SlurmRequest | None, as_json: bool
+) -> None:
+    """Which jobs an attempt is: of a pool the head's first."""
+    job, *workers = jobs
     about: dict[str, Any] = {"job": job, "directory": str(directory.root), "request": asdict(request)}
     if head is not None:
         about |= {"workers": workers, "head": asdict(head)}
     print_jobs(directory, about, as_json)
-    return 0
 
 
 def print_jobs(directory: SweepDirectory, about: Mapping[str, Any], as_json: bool) -> None:

@@ -24,23 +24,22 @@ if __package__ in (None, ""):  # run as a file: Python put launch/ on the path, 
 import argparse
 import json
 import os
-import shutil
 from dataclasses import asdict, replace
 
 from hpo.check.preflight import check_before
-from hpo.cluster.completion import combine, complete
+from hpo.cluster.completion import combine, comment_of, complete
 from hpo.cluster.request import SlurmRequest
 from hpo.cluster.sites import choose_site, expand_runs
 from hpo.cluster.terms import Terms, check_terms
-from hpo.config import TERM_KEYS, SweepConfig, load_sweep
-from hpo.errors import ClusterError, UsageError
+from hpo.config import TERM_KEYS, load_sweep
+from hpo.errors import UsageError
 from hpo.layout import SweepDirectory, absolute
 from hpo.search.plugins import rehearse
 from hpo.staging import name_run, stage_sweep
 from hpo.weights import check_weights, is_offline
 from launch import again
 from launch.flags import add_slurm_flags, slurm_words
-from launch.starting import print_scripts, run_here, script, submit
+from launch.starting import print_scripts, print_submitted, run_here, script
 from launch.terminal import command, say
 
 _DEMO = Path(__file__).resolve().parent / "demo" / "sweep.yaml"
@@ -77,30 +76,23 @@ def _begin(arguments: argparse.Namespace, flags: SlurmRequest, terms: Terms) -> 
         check_before(config, run, None, say, arguments.no_check)
         return run_here(stage_sweep(config, run, "local", asdict(flags), terms.to_json()), config)
     request, terms = combine(config.slurm, site, flags, terms)
-    request = replace(request, comment=request.comment or _comment(config, run))
-    check_terms(terms, "slurm", request.gpus_per_node)
+    request = replace(request, comment=request.comment or comment_of(config, run))
     if arguments.stage_only:
+        check_terms(terms, "slurm", request.gpus_per_node)
         sys.stdout.write(
             f"{stage_sweep(config, run, 'slurm', asdict(request), terms.to_json(), site.to_json()).root}\n"
         )
         return 0
     request, head = complete(request, terms, site, say)
-    check_terms(terms, "slurm", request.gpus_per_node)
     check_before(config, run, replace(request, nodes=1) if head else request, say, arguments.no_check)
     if arguments.dry_run:
         print_scripts(SweepDirectory(run), request, head, config.name, site)
         return 0
-    directory = stage_sweep(config, run, "slurm", asdict(request), terms.to_json(), site.to_json())
-    try:
-        return submit(directory, request, head, config.name, arguments.json)
-    except ClusterError:  # refused: nothing of it has run, and the next try makes its own
-        shutil.rmtree(directory.root)
-        raise
+    from hpo.cluster.submission import submit_sweep  # submitit takes a while
 
-
-def _comment(config: SweepConfig, run: Path) -> str:
-    """What SLURM's own tables say of the job."""
-    return f"slurmtune: {config.tune.num_trials} trials for {config.metric} of {config.data.name}, in {run}"
+    directory, jobs = submit_sweep(config, run, request, head, terms, site)
+    print_submitted(directory, jobs, request, head, arguments.json)
+    return 0
 
 
 def overrides(arguments: argparse.Namespace) -> list[str]:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from hpo.cluster.request import SlurmRequest, check_fits, choose_partition, fill_in, read_partitions
 from hpo.cluster.sites import Site
-from hpo.cluster.terms import Terms, head_request
+from hpo.cluster.terms import Terms, check_terms, head_request
+from hpo.config import SweepConfig
 from hpo.errors import UsageError
 
 
@@ -30,8 +32,9 @@ def complete(
     """The request with defaults for what was not said, and said aloud; with it that of a pool's head.
 
     Raises:
-        UsageError: the partition cannot give it. ClusterError: there is no SLURM here.
+        UsageError: the terms do not fit, or the partition cannot give it. ClusterError: there is no SLURM here.
     """
+    check_terms(terms, "slurm", request.gpus_per_node)
     site.check(request)
     if terms.pool and site.container:
         raise UsageError(
@@ -42,6 +45,7 @@ def complete(
     # a pool's workers may share a host or wait for each other: their number has no limit
     check_fits(replace(request, nodes=None) if terms.pool else request, partition)
     filled, notes = fill_in(request, partition)
+    check_terms(terms, "slurm", filled.gpus_per_node)
     if request.partition is None:
         notes.insert(0, f"--partition {partition.name}")
     head = None
@@ -54,3 +58,8 @@ def complete(
     if notes:
         say(f"by default: {' '.join(notes)}")
     return filled, head
+
+
+def comment_of(config: SweepConfig, run: Path) -> str:
+    """What SLURM's own tables say of the job of a sweep in `run`."""
+    return f"slurmtune: {config.tune.num_trials} trials for {config.metric} of {config.data.name}, in {run}"

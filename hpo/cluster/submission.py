@@ -6,12 +6,13 @@ import contextlib
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,11 @@ from hpo.cluster.jobs import cancel_jobs, record_job
 from hpo.cluster.processes import identify
 from hpo.cluster.request import SlurmRequest
 from hpo.cluster.sites import Site
+from hpo.cluster.terms import Terms
+from hpo.config import SweepConfig
 from hpo.errors import ClusterError
 from hpo.layout import SweepDirectory, read_json
+from hpo.staging import stage_sweep
 
 ROOT = Path(__file__).resolve().parents[2]
 TEMPLATES = {  # role of a job -> its template in slurm/
@@ -134,6 +138,30 @@ def submit_to_slurm(
         raise ClusterError(explain_refusal(str(error))) from None
     record_job(directory, str(job.job_id), "worker" if role == "worker" else "attempt", request, replaces)
     return str(job.job_id)
+
+
+def submit_sweep(
+    config: SweepConfig,
+    run: Path,
+    request: SlurmRequest,
+    head: SlurmRequest | None,
+    terms: Terms,
+    site: Site,
+    before: Callable[[SweepDirectory], None] = lambda directory: None,
+) -> tuple[SweepDirectory, list[str]]:
+    """A new sweep: writes its directory `run` and submits its first attempt; returns it, and the jobs as
+    `submit_attempt`. `before`: what else is to be in the directory when a job starts.
+
+    Raises:
+        UsageError: `run` cannot be written. ClusterError: sbatch refused; nothing is left, also not of `run`.
+    """
+    directory = stage_sweep(config, run, "slurm", asdict(request), terms.to_json(), site.to_json())
+    try:
+        before(directory)
+        return directory, submit_attempt(request, head, directory, config.name)
+    except ClusterError:  # nothing of it has run, and the next try makes its own
+        shutil.rmtree(directory.root)
+        raise
 
 
 def submit_attempt(

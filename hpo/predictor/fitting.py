@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hpo.check.preflight import check_before
+from hpo.cluster.completion import comment_of
+from hpo.cluster.sites import expand_runs
 from hpo.cluster.terms import Terms
 from hpo.config import SweepConfig, build_sweep
 from hpo.data.manifest import describe, read_manifest
-from hpo.errors import ClusterError, UsageError
+from hpo.errors import UsageError
 from hpo.layout import absolute
 from hpo.metrics import METRICS, default_metric, find_metric
 from hpo.options import names_key
@@ -66,37 +68,33 @@ class Place:
     left: Callable[[], float] | None = None
 
 
-def begin_fit(wishes: Wishes, request: Request, data: Data, run: Path, seed: int, place: Place) -> FitHandle:
-    """Prepares everything and starts the fit in directory `run`.
+def begin_fit(
+    wishes: Wishes, request: Request, data: Data, given: str | Path | None, seed: int, place: Place
+) -> FitHandle:
+    """Prepares everything and starts the fit in directory `given`, None: a new one below runs/.
 
     Raises:
         UsageError, DataError, ClusterError: anything is wrong; nothing was started.
     """
     say = voice(wishes.verbosity)
     wanted = wanted_of(place.slurm, say) if place.cluster == "slurm" else None
+    runs = _runs(wanted)
+    run = _choose_run(given, runs)
     if not names_key(request.hyperparameters, _WEIGHTS):
         request.hyperparameters[_WEIGHTS] = "auto" if wanted else "true"
-    shards, labels, roles = _prepare(wishes, request, data, seed)
+    shards, labels, roles = _prepare(wishes, request, data, runs, seed)
     config, record = _settle(wishes, request, shards, labels, roles, seed)
     for note in rehearse(config):
         say(note)
-    remedy = " ".join(
-        ["python launch/prefetch.py", *(f"--model {name}" for name in wanted_weights(config.space).models)]
-    )
-    check_weights(config.space, remedy, may_download=not is_offline(usual=wanted is not None))
-    terms = wanted.terms if wanted else Terms()
-    terms = replace(terms, time_limit=place.left() if place.left else None)
-    asked = asdict(wanted.request) if wanted else {}
-    directory = stage_sweep(
-        config, run, place.cluster, asked, terms.to_json(), wanted.site.to_json() if wanted else None
-    )
-    record.write(PredictorFiles(run).record)
+    _require_weights(config, wanted)
+    left = place.left() if place.left else None
     if wanted:
-        try:
-            return FitHandle(run, submit(directory, config, wanted, say), wishes.verbosity)
-        except ClusterError:  # refused: nothing of it has run, and the next try makes its own
-            shutil.rmtree(run)
-            raise
+        wanted = wanted.with_defaults(comment_of(config, run), left)
+        check_before(config, run, wanted.one_job, say, skip=False)
+        job = submit(config, run, wanted, lambda directory: record.write(PredictorFiles(directory.root).record), say)
+        return FitHandle(run, job, wishes.verbosity)
+    directory = stage_sweep(config, run, place.cluster, {}, Terms(time_limit=left).to_json(), None)
+    record.write(PredictorFiles(run).record)
     return FitHandle(run, start(directory, request.searched, say), wishes.verbosity)
 
 
@@ -113,20 +111,26 @@ def _require_weights(config: SweepConfig, wanted: Wanted | None) -> None:
         os.environ.update(before)
 
 
-def choose_run(given: str | Path | None) -> Path:
-    """The directory of a fit: as given, which may be there if it is empty, else a new one below runs/.
+def _choose_run(given: str | Path | None, runs: Path) -> Path:
+    """The directory of a fit: as given, which may be there if it is empty, else a new one below `runs`.
 
     Raises:
         UsageError: there is something in it.
     """
     if given is None:
-        return name_run(_runs(), _NAME)
+        return name_run(runs, _NAME)
     run = absolute(given)
     if run.is_dir() and not any(run.iterdir()):
         run.rmdir()
     if run.exists():
         raise UsageError(f"{run} exists already; give a new save_path, or MultiModalPredictor.load it.")
     return run
+
+
+def _runs(wanted: Wanted | None) -> Path:
+    """Where fits and shards of tables go, as launch/submit.py has it."""
+    site = expand_runs(wanted.site) if wanted else None
+    return absolute(os.environ.get("SLURMTUNE_RUNS") or site or "runs")
 
 
 def go_on_from(request: Request, files: PredictorFiles, meta: dict[str, Any]) -> None:
@@ -138,11 +142,7 @@ def go_on_from(request: Request, files: PredictorFiles, meta: dict[str, Any]) ->
             values[_SIZE] = meta["input"]["size"]
 
 
-def _runs() -> Path:
-    return absolute(os.environ.get("SLURMTUNE_RUNS") or "runs")
-
-
-def _prepare(wishes: Wishes, request: Request, data: Data, seed: int) -> tuple[Path, Labels, Roles]:
+def _prepare(wishes: Wishes, request: Request, data: Data, runs: Path, seed: int) -> tuple[Path, Labels, Roles]:
     """The directory of shards, what the labels are, and what the table's columns are for."""
     if is_prepared(data.train):
         return *_take_prepared(absolute(data.train), data), Roles(wishes.label, wishes.images)
@@ -153,7 +153,7 @@ def _prepare(wishes: Wishes, request: Request, data: Data, seed: int) -> tuple[P
     tuning = None if data.tuning is None else read_samples(data.tuning, roles, "tuning_data")
     labels = infer_labels(train.labels, wishes.problem_type, request.pos_label)
     say(f"{labels.problem_type} by {len(train)} rows of {wishes.label!r}")
-    shards = materialise(train, tuning, labels, data.holdout, seed, _runs() / "data", say, Bar(say))
+    shards = materialise(train, tuning, labels, data.holdout, seed, runs / "data", say, Bar(say))
     return shards, labels, roles
 
 
@@ -201,7 +201,7 @@ def _settle(
     """The sweep with its metric, and what the predictor has to remember."""
     shown, chosen = _choose_metrics(wishes, labels.problem_type)
     document = request.document(name=_NAME, data=str(shards), metric=METRICS[chosen].trial, seed=seed)
-    config = build_sweep(document, shards.parent, to_yaml(document), _runs(), _NAME, request.attachments)
+    config = build_sweep(document, shards.parent, to_yaml(document), shards.parent, _NAME, request.attachments)
     options = read_manifest(shards).source.get("options", {})
     policy = {key.strip("-").replace("-", "_"): options.get(key) for key in ("--encoding", "--size", "--max-side")}
     image = wishes.images[0] if wishes.images and len(wishes.images) == 1 else None

@@ -10,14 +10,15 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpo.cluster.completion import combine, complete
 from hpo.cluster.request import SlurmRequest
 from hpo.cluster.sites import Site, choose_site
-from hpo.cluster.terms import Terms, check_terms
+from hpo.cluster.terms import Terms
 from hpo.config import SLURM_KEYS, TERM_KEYS, SweepConfig
 from hpo.errors import ClusterError, UsageError
 from hpo.layout import SweepDirectory, absolute, read_json, write_json
@@ -117,6 +118,17 @@ class Wanted:
     head: SlurmRequest | None
     terms: Terms
 
+    @property
+    def one_job(self) -> SlurmRequest:
+        """What one of its jobs asks for: of a pool each is of one host."""
+        return replace(self.request, nodes=1) if self.head else self.request
+
+    def with_defaults(self, comment: str, time_limit: float | None) -> Wanted:
+        comment = self.request.comment or comment
+        head = replace(self.head, comment=comment) if self.head else None
+        request, terms = replace(self.request, comment=comment), replace(self.terms, time_limit=time_limit)
+        return replace(self, request=request, head=head, terms=terms)
+
 
 def wanted_of(words: dict[str, Any] | None, say: Voice) -> Wanted:
     """From the words of a sweep file's `slurm:`, and `site`; completed and checked as launch/submit.py does.
@@ -128,25 +140,25 @@ def wanted_of(words: dict[str, Any] | None, say: Voice) -> Wanted:
     check_names("slurm.", given, ("site", *SLURM_KEYS, *TERM_KEYS))
     site = choose_site(given.pop("site", None))
     request, terms = combine(given, site)
-    check_terms(terms, "slurm", request.gpus_per_node)
     request, head = complete(request, terms, site, say)
-    check_terms(terms, "slurm", request.gpus_per_node)
     return Wanted(site, request, head, terms)
 
 
-def submit(directory: SweepDirectory, config: SweepConfig, wanted: Wanted, say: Voice) -> SlurmJob:
-    """Submits the fit in `directory`.
+def submit(
+    config: SweepConfig, run: Path, wanted: Wanted, before: Callable[[SweepDirectory], None], say: Voice
+) -> SlurmJob:
+    """Submits the fit that is to be in `run`, as launch/submit.py does; `before`: see submit_sweep.
 
     Raises:
         ClusterError: SLURM refused; says what to change.
     """
-    from hpo.cluster.submission import submit_attempt
+    from hpo.cluster.submission import submit_sweep
 
-    job = submit_attempt(wanted.request, wanted.head, directory, config.name)[0]
-    log = str(directory.submitit / f"{job}_0_log.out")
-    write_json(PredictorFiles(directory.root).job, {"cluster": "slurm", "job": job, "log": log})
-    say(f"job {job}, directory {directory.root}")
-    return SlurmJob(job, log)
+    directory, jobs = submit_sweep(config, run, wanted.request, wanted.head, wanted.terms, wanted.site, before)
+    log = str(directory.submitit / f"{jobs[0]}_0_log.out")
+    write_json(PredictorFiles(directory.root).job, {"cluster": "slurm", "job": jobs[0], "log": log})
+    say(f"job {' '.join(jobs)}, directory {directory.root}")
+    return SlurmJob(jobs[0], log)
 
 
 class FitHandle:

@@ -25,7 +25,7 @@ from hpo.layout import absolute, read_json
 from hpo.metrics import find_metric
 from hpo.predictor.arguments import check_place, refuse, to_columns, to_seconds, to_types
 from hpo.predictor.document import read_request
-from hpo.predictor.fitting import Data, Place, Wishes, begin_fit, choose_run, go_on_from
+from hpo.predictor.fitting import Data, Place, Wishes, begin_fit, go_on_from
 from hpo.predictor.frames import Roles
 from hpo.predictor.handle import FitHandle
 from hpo.predictor.outcome import finish
@@ -117,7 +117,7 @@ class MultiModalPredictor:
         check_place(cluster, slurm)
         presets = presets or self._presets
         request = read_request(hyperparameters, hyperparameter_tune_kwargs, presets, limit, self._hyperparameters)
-        run = choose_run(save_path or (self._path if self._files is None else None))
+        run = save_path or (self._path if self._files is None else None)
         if self._files is not None:
             go_on_from(request, self._files, self._meta)
         data = Data(train_data, tuning_data, holdout_frac, to_types(column_types))

@@ -62,6 +62,7 @@ ALLOWED = {  # room -> packages from outside, rooms of ours
             "hpo",
             "hpo.data",
             "hpo.results",
+            "hpo.check.preflight",
             "hpo.search.plugins",
             "hpo.search.sweep",
             "hpo.search.trialfiles",
