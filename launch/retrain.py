@@ -37,6 +37,7 @@ from hpo.results.retraining import (
     read_retraining,
     read_test,
     render_retraining,
+    say_test,
     seed_folders,
 )
 from hpo.staging import stage_sweep
@@ -63,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.json:
         sys.stdout.write(json.dumps(_to_json(found, test)) + "\n")
     else:
-        lines = render_retraining(results, found) + ([_test_line(test)] if test else [])
+        lines = render_retraining(results, found) + ([say_test(test)] if test else [])
         sys.stdout.write("\n".join(lines) + "\n")
     sys.stdout.flush()
     return code
@@ -148,13 +149,6 @@ def _test(directory: SweepDirectory, found: Retraining) -> dict[str, Any]:
     test = {"version": _VERSION, "time": now, "trial": best.trial, "seeds": scores, "mean": mean}
     write_json(directory.root / "retrain" / "test.json", test)
     return test
-
-
-def _test_line(test: dict[str, Any]) -> str:
-    scores = ", ".join(f"{name} {value:.4f}" for name, value in test["mean"].items())
-    return (
-        f"Test split, used once on {test['time']}: trial {test['trial']}, mean of {len(test['seeds'])} seeds: {scores}."
-    )
 
 
 def _to_json(found: Retraining, test: dict[str, Any] | None) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from hpo.errors import UsageError
+from hpo.errors import JournalError, UsageError
 from hpo.layout import SweepDirectory, write_text
 from hpo.results.front import front
 from hpo.results.insight import DRAW, Insight, insight_sections
@@ -17,14 +17,16 @@ from hpo.results.ledger import hours_text, read_ledger
 from hpo.results.page import MARKER, breakable, cell, page, raw_cell, row, section, table, text
 from hpo.results.plots import plot_curves, plot_front, plot_progress, plot_trials
 from hpo.results.read import Results, Row, read_results
+from hpo.results.retraining import read_retraining, read_test, retraining_rows, retraining_words, say_test
 from hpo.results.table import best_yaml, epochs_text, summarise
 from hpo.results.wording import count, duration, metric_format, moment, one_line, short, value_text
 
 Draw = Callable[[Results], Insight]
 _LONGEST_FILE = 100_000  # characters of sweep.yaml that the page shows
 _MOST_NAMES = 20  # trials listed beside a failure
-_SECTIONS = {"best": "Best", "course": "Course", "space": "Space", "trials": "Trials", "failures": "Failures",
-             "effort": "Effort", "attempts": "Attempts", "provenance": "Provenance"}  # fmt: skip
+_SECTIONS = {"best": "Best", "retrained": "Retrained", "course": "Course", "space": "Space", "trials": "Trials",
+             "failures": "Failures", "effort": "Effort", "attempts": "Attempts",
+             "provenance": "Provenance"}  # fmt: skip
 
 
 def write_report(directory: SweepDirectory, out: Path | None = None, draw: Draw | None = None) -> Path:
@@ -66,6 +68,7 @@ def render_report(results: Results, now: float, insight: Insight | None = None) 
     """The page as text. `now`: Unix seconds, the time it says it was made."""
     sections = [
         section("best", "Default against best", *_best(results)),
+        section("retrained", "The best ones, trained again with other seeds", *_retrained(results)),
         section("course", "How the search went", _plots(results)),
         *insight_sections(insight),
         section("trials", "All trials", _trials(results)),
@@ -113,9 +116,32 @@ def _best(results: Results) -> list[str]:
     yaml = f'<div class="card">{title}<pre>{text(best_yaml(results))}</pre></div>'
     caution = (
         f"The best of {count(len(results.rows), 'trial')} on one validation split looks a little better than it is: "
-        "the luckiest was chosen. Judge it on images that the search has not seen."
+        "the luckiest was chosen. Train the best ones again with other seeds, then take the winner away:"
     )
-    return [f'<div class="grid">{_comparison(results)}{yaml}</div>', f'<p class="soft">{caution}</p>']
+    commands = (
+        "python launch/retrain.py DIR --top 3 --seeds 5\n"
+        f"python launch/export.py DIR --trial {results.best.trial} --out MODEL"
+    )
+    return [f'<div class="grid">{_comparison(results)}{yaml}</div>', f'<p class="soft">{caution}</p>',
+            f"<pre>{text(commands)}</pre>"]  # fmt: skip
+
+
+def _retrained(results: Results) -> list[str]:
+    """What retrain.py has found, where it was used."""
+    try:
+        found, test = read_retraining(results), read_test(results.directory)
+    except (JournalError, ValueError) as error:
+        return [f"<p>DIR/retrain cannot be read: {text(one_line(error))}</p>"]
+    if not found.seeds:
+        return []
+    words = [*retraining_words(found), *([say_test(test)] if test else [])]
+    parts = [f"<p>{text(sentence)}</p>" for sentence in words]
+    if found.candidates:
+        titles, *rows = retraining_rows(results, found)
+        kinds = ("", *["number"] * (len(titles) - 1))
+        lines = [row(*(cell(value, kind) for value, kind in zip(values, kinds, strict=True))) for values in rows]
+        parts.insert(0, table(titles, lines, numeric=titles[1:]))
+    return parts
 
 
 def _comparison(results: Results) -> str:
@@ -136,16 +162,18 @@ def _comparison(results: Results) -> str:
 
 
 def _plots(results: Results) -> str:
-    captions = {
-        plot_trials: "Each dot is a trial's best value; the line is the best so far. A dot leads to its row below.",
-        plot_progress: "The best value against the time that attempts worked.",
-        plot_curves: "Each line is a trial; rest the mouse on one to see which.",
-    }
-    drawn = [(plot(results), caption) for plot, caption in captions.items()]
+    drawn = [
+        ("Trials, in their order", plot_trials(results),
+         "Each dot is a trial's best value; the line is the best so far. A dot leads to its row below."),
+        ("The best value over time", plot_progress(results), "The time is that which attempts worked."),
+        ("Learning curves", plot_curves(results), "Each line is a trial; rest the mouse on one to see which."),
+    ]  # fmt: skip
     ahead, caption = front(results), "Large dots are the Pareto front: no other trial is better in everything."
-    drawn += [(plot_front(results, objective, ahead), caption) for objective in results.objectives]
+    drawn += [(f"Against {name}", plot_front(results, name, ahead), caption) for name in results.objectives]
     figures = [
-        f'<figure class="card">{svg}<figcaption>{caption}</figcaption></figure>' for svg, caption in drawn if svg
+        f'<figure class="card"><h3>{text(title)}</h3>{svg}<figcaption>{caption}</figcaption></figure>'
+        for title, svg, caption in drawn
+        if svg
     ]
     if not figures:
         return ""

@@ -120,8 +120,13 @@ def _paired(best: Candidate, other: Candidate, maximise: bool) -> tuple[float, f
 
 def render_retraining(results: Results, found: Retraining) -> list[str]:
     """All of it in words and one table."""
-    if not found.candidates:
-        return [f"No retrained trial has ended yet ({count(len(found.seeds), 'seed')} begun)."]
+    better = f"{found.metric}, {'higher' if found.maximise else 'lower'} is better"
+    table = [better, "", *align(retraining_rows(results, found)), ""] if found.candidates else []
+    return [*table, *retraining_words(found)]
+
+
+def retraining_rows(results: Results, found: Retraining) -> list[tuple[str, ...]]:
+    """Titles, then a row a candidate, best mean first."""
     write = metric_format(value for one in found.candidates for value in [one.searched, *one.values.values()])
     rows: list[tuple[str, ...]] = [("trial", "in the search", "mean", "spread", "seeds", "gap", "behind the first")]
     for one in found.candidates:
@@ -130,19 +135,33 @@ def render_retraining(results: Results, found: Retraining) -> list[str]:
         rows.append((one.trial + (" default" if results.default and one.trial == results.default.trial else ""),
                      write(one.searched), write(one.mean), spread, str(len(one.values)), f"{gap:+.4f}",
                      _behind(found, one, write)))  # fmt: skip
-    lines = [f"{found.metric}, {'higher' if found.maximise else 'lower'} is better", "", *align(rows), ""]
+    return rows
+
+
+def retraining_words(found: Retraining) -> list[str]:
+    """What the table means, a line a sentence or two."""
+    if not found.candidates:
+        return [f"No retrained trial has ended yet ({count(len(found.seeds), 'seed')} begun)."]
     first = found.candidates[0]
     equal = [trial for trial in found.equal if trial != first.trial]
     if len(found.seeds) < 2:
-        lines.append("One seed says nothing about noise: give --seeds 3 or more.")
+        lines = ["One seed says nothing about noise: give --seeds 3 or more."]
     elif equal:
-        lines.append(f"Equal within noise: {', '.join([first.trial, *equal])}. Take the cheapest of them.")
+        lines = [f"Equal within noise: {', '.join([first.trial, *equal])}. Take the cheapest of them."]
     else:
-        lines.append(f"Trial {first.trial} is better than the others beyond the noise of {len(found.seeds)} seeds.")
+        lines = [f"Trial {first.trial} is better than the others beyond the noise of {len(found.seeds)} seeds."]
     lines.append("gap: how much better a value in the search was than the mean over fresh seeds (the winner's curse).")
     if found.unfinished:
         lines.append(f"Not ended yet: {', '.join(f'seed {seed}' for seed in found.unfinished)}.")
     return lines
+
+
+def say_test(test: dict[str, Any]) -> str:
+    """What was written down when the test split was used."""
+    scores = ", ".join(f"{name} {value:.4f}" for name, value in test["mean"].items())
+    return (
+        f"Test split, used once on {test['time']}: trial {test['trial']}, mean of {len(test['seeds'])} seeds: {scores}."
+    )
 
 
 def _behind(found: Retraining, one: Candidate, write: Any) -> str:

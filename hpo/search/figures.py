@@ -16,6 +16,7 @@ from hpo.results.insight import Insight, Plot
 from hpo.results.read import Results, Row
 from hpo.results.wording import count
 from hpo.search.optuna_form import domain_of, shown_value
+from hpo.search.slices import arrange_slices
 from hpo.space import Space, space_from_json
 
 if TYPE_CHECKING:
@@ -121,14 +122,16 @@ def _plots(results: Results, study: optuna.Study) -> list[Plot]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         parallel = visualization.plot_parallel_coordinate(few, target_name=results.metric, params=_common(few))
-        slices = visualization.plot_slice(study, target_name=results.metric)
+        slices = _plain(visualization.plot_slice(study, target_name=results.metric), 440)
+    for trace in slices["data"]:  # Optuna counts the trials of this study alone
+        trace["marker"]["color"] = [int(study.trials[n].user_attrs["trial"]) for n in trace["marker"]["color"]]
     lines = "Each line is a trial, the best ones bright; rest the mouse on one to see its values."
     if len(few.trials) < len(study.trials):
         lines += f" {len(few.trials)} of {len(study.trials)} are drawn: the best ones and a sample of the others."
     dots = "Each dot is a trial: its value against one key at a time. Later trials are brighter: where the search went."
     return [
-        Plot("parallel", "Parallel coordinates", lines, _brightened(_plain(parallel, 460), results.maximise)),
-        Plot("slices", "Slices", dots, _plain(slices, 440)),
+        Plot("parallel", "Parallel coordinates", lines, _brightened(_plain(parallel, 420), results.maximise)),
+        Plot("slices", "Slices", dots, arrange_slices(slices)),
     ]
 
 
@@ -185,7 +188,7 @@ def _plain(figure: Any, height: int) -> dict[str, Any]:
             axis["automargin"] = True
     for note in layout.get("annotations", []):
         note.get("font", {}).pop("color", None)  # the page's own
-    layout |= {"height": height, "margin": {"l": 70, "r": 50, "t": 60, "b": 70}}
+    layout |= {"height": height, "margin": {"l": 70, "r": 50, "t": 50, "b": 60}}
     return {"data": content["data"], "layout": layout}
 
 

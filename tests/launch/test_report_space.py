@@ -17,6 +17,7 @@ import pytest
 from hpo.results.read import open_results, read_results
 from hpo.results.report import write_report
 from hpo.search.figures import draw_insight
+from hpo.search.slices import arrange_slices
 from launch.report import main
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -63,6 +64,37 @@ def test_the_plots_hold_the_trials(new_sweep: Any) -> None:
     reached = {row.params["optim.lr"]: row.value for row in results.rows if row.epochs == 3}
     assert dict(zip(lr["x"], lr["y"], strict=True)) == pytest.approx(reached)
     assert json.dumps(parallel.figure, allow_nan=False)
+
+
+def test_slices_are_three_a_row_with_names_that_can_be_read(new_sweep: Any) -> None:
+    results = read_results(open_results(write_search(new_sweep(num_trials=60), 60)))
+    figure = draw_insight(results).plots[1].figure
+    names = {name for trace in figure["data"] for name in trace["x"] if isinstance(name, str)}
+    assert names == {"test_resnet", "test_vit", "adamw", "sgd"}
+    places = {tuple(figure["layout"][f"xaxis{n}"]["domain"]) for n in ("", 2, 3)}
+    assert len(places) == 3
+    later = {number for trace in figure["data"] for number in trace["marker"]["color"]}
+    assert later == {row.number for row in results.rows if row.epochs == 3}  # the sweep's numbers, not Optuna's
+
+
+def test_many_keys_and_many_choices_have_room() -> None:
+    axes = {f"xaxis{n or ''}": {"title": {"text": f"k{n}"}} for n in (0, 2, 3, 4)}
+    axes["xaxis"] |= {"type": "category", "categoryarray": ["'mobilenetv3_small_100'", "'test_vit'"]}
+    axes["xaxis2"] |= {"type": "category", "categoryarray": [f"'mobilenetv3_small_100.of_kind_{n}'" for n in range(9)]}
+    axes["xaxis3"] |= {"type": "log"}
+    layout = {**axes, **{name.replace("x", "y", 1): {} for name in axes}}
+    data = [{"xaxis": "x", "x": ["'test_vit'"]}, {"xaxis": "x2", "x": ["'mobilenetv3_small_100.of_kind_3'"]},
+            {"xaxis": "x3", "x": [1e-5, 0.1]}, {"xaxis": "x4", "x": [1.0]}]  # fmt: skip
+    found = arrange_slices({"data": data, "layout": layout})
+    heights = [tuple(found["layout"][f"yaxis{n or ''}"]["domain"]) for n in (0, 2, 3, 4)]
+    assert heights[0] == heights[1] == heights[2]
+    assert heights[3][1] < heights[0][0]
+    assert found["layout"]["xaxis"]["categoryarray"] == ["mobilenetv3_small_100", "test_vit"]
+    angled = found["layout"]["xaxis2"]
+    assert angled["tickangle"] == -45
+    assert len(set(angled["categoryarray"])) == 9
+    assert found["data"][1]["x"][0] in angled["categoryarray"]
+    assert found["layout"]["xaxis3"]["dtick"] == 1
 
 
 def test_too_few_trials_are_told_in_words(all_fates: Path, new_sweep: Any) -> None:

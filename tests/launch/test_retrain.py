@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from hpo.results.read import open_results, read_results
+from hpo.results.report import write_report
 from hpo.results.retraining import choose_candidates, read_retraining
 from launch.retrain import main
 
@@ -66,6 +67,11 @@ def test_a_clear_winner_and_its_curse(all_fates: Path, sweep_writer: Any, retrai
     mean = sum(differences) / 3
     deviation = math.sqrt(sum((one - mean) ** 2 for one in differences) / 2)
     assert (difference, half) == pytest.approx((mean, 4.303 * deviation / math.sqrt(3)), rel=1e-3)
+    page = write_report(open_results(all_fates)).read_text()
+    assert '<td>0001</td><td class="number">0.8625</td><td class="number">0.8200</td>' in page
+    assert "Trial 0001 is better than the others beyond the noise of 3 seeds." in page
+    (all_fates / "retrain" / "seed-2" / "journal.jsonl").write_text("no journal\n")
+    assert "DIR/retrain cannot be read:" in write_report(open_results(all_fates)).read_text()
 
 
 def test_equal_within_noise_is_said(all_fates: Path, sweep_writer: Any, retrain: Retrain) -> None:
