@@ -142,14 +142,20 @@ class Journal:
         Raises:
             JournalError: the disk is full or over quota; the journal then ends with the event before.
         """
-        event = {"v": FORMAT, "n": len(self.events), "t": round(time.time(), 3), "type": kind, **_finite(fields)}
-        self._write(json.dumps(event, allow_nan=False).encode() + b"\n")
-        self.events.append(event)
-        return event
+        return self.append_all((kind, fields))[0]
 
-    def _write(self, line: bytes) -> None:
-        """Adds `line` whole or not at all: on a half line the next one would be lost too."""
-        end, rest = self._stream.seek(0, io.SEEK_END), memoryview(line)
+    def append_all(self, *events: tuple[str, dict[str, Any]]) -> list[Event]:
+        """The same for several of (type, fields) at once: a process that is killed leaves all of them or none."""
+        now, first = round(time.time(), 3), len(self.events)
+        added = [{"v": FORMAT, "n": first + place, "t": now, "type": kind, **_finite(fields)}
+                 for place, (kind, fields) in enumerate(events)]  # fmt: skip
+        self._write(b"".join(json.dumps(event, allow_nan=False).encode() + b"\n" for event in added))
+        self.events += added
+        return added
+
+    def _write(self, lines: bytes) -> None:
+        """Adds `lines` whole or not at all: on a half line the next one would be lost too."""
+        end, rest = self._stream.seek(0, io.SEEK_END), memoryview(lines)
         try:
             while rest:
                 rest = rest[self._stream.write(rest) :]

@@ -19,9 +19,9 @@ from hpo.trialconfig import default_value
 
 _WORLDS = 15
 _PATIENCE_S = 20.0  # for all worlds together; fewer are drawn of a sweep with very many trials
-# On an idle machine, see bench/price: until trials begin 5 s of Ray and driver and 3.5 s of importing torch; the way of
-# an epoch's report through Ray, the journal and back; and winner, report and study at the end.
-_START_S, _REPORT_S, _END_S = 8.5, 0.03, 0.5
+# On an idle machine, see bench/price: Ray and driver until trials begin, which then import torch; the way of an epoch's
+# report through Ray, the journal and back; and winner, report, study and the end of all processes.
+_START_S, _REPORT_S, _END_S = 5.5, 0.03, 1.5
 _DRIFT = (
     0.2  # deviation, as a share, of an epoch's time in a sweep from what a few updates took before, see bench/price
 )
@@ -56,6 +56,7 @@ def forecast(config: SweepConfig, measured: Measured, nodes: int, worlds: int = 
     simulated = _simulable(config)
     places = max(1, nodes * measured.place.at_once)
     opening = statistics.mean(pace.open_s for pace in measured.paces if pace)
+    imports = statistics.mean(pace.import_s for pace in measured.paces if pace)
     slow, drifts, began = slowness(measured), _draw_drifts(worlds), time.monotonic()
     walls, works, epochs = [], [], []
     for number in range(worlds):
@@ -64,7 +65,7 @@ def forecast(config: SweepConfig, measured: Measured, nodes: int, worlds: int = 
         )
         replay = Replay(dataclasses.replace(simulated, seed=_seed(config, number)))
         course = simulate(replay, world, places, opening=opening)
-        walls.append(drifts[number] * (course.seconds + slow * (_START_S + _END_S)))
+        walls.append(drifts[number] * (course.seconds + slow * (_START_S + _END_S) + imports))
         works.append(drifts[number] * course.busy)
         epochs.append(float(course.epochs))
         if number >= 4 and time.monotonic() - began > _PATIENCE_S:

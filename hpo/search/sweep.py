@@ -156,9 +156,11 @@ class Sweep:
             return False
         more: dict[str, Any] = {"end": end} if end else {}
         more |= {} if opened is None else {"opened": round(opened, 3)}
-        self._write("reported", trial=trial_id, attempt=self.attempt, epoch=epoch, metrics=metrics, **more)
-        if checkpoint:
-            self._write("checkpointed", trial=trial_id, epoch=epoch, path=checkpoint)
+        about = {"trial": trial_id, "epoch": epoch}
+        events = [("reported", {**about, "attempt": self.attempt, "metrics": metrics, **more})]
+        if checkpoint:  # in one piece with the report: where the trial goes on is never behind what is known of it
+            events.append(("checkpointed", {**about, "path": checkpoint}))
+        self._write_all(*events)
         self._decide(trial)
         self._settle(trial)
         self._check_end()
@@ -185,9 +187,12 @@ class Sweep:
     # -- what follows from the journal ------------------------------------------------------------------------------
 
     def _write(self, kind: str, /, **fields: Any) -> None:
-        event = self._journal.append(kind, **fields)
-        self._fold(event)
-        self.listener(event)
+        self._write_all((kind, fields))
+
+    def _write_all(self, *events: tuple[str, dict[str, Any]]) -> None:
+        for event in self._journal.append_all(*events):
+            self._fold(event)
+            self.listener(event)
 
     def _fold(self, event: Event) -> None:
         """The only place where state changes, in running as in replaying."""

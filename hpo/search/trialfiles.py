@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -63,14 +64,26 @@ class TrialFiles:
                 board.add_scalar(key, value, event["epoch"])
 
     def _open_board(self, folder: Path, name: str, params: dict[str, Any], metric: str) -> Any:
-        from tensorboardX import SummaryWriter
-
-        board = SummaryWriter(logdir=str(folder), flush_secs=30)
+        board = _summary_writer()(logdir=str(folder), flush_secs=30)
         board.add_text("params", json.dumps(params))
         for summary in hparam_summaries({**params, **self._keys}, params, metric)[:2]:
             board.file_writer.add_summary(summary)
         self._boards[name] = board
         return board
+
+
+def _summary_writer() -> Any:
+    """tensorboardX's class. It imports torch where there is one: two seconds and 200 MB that this process has no use
+    for, while every trial waits for its first verdict."""
+    hidden = "torch" not in sys.modules
+    if hidden:
+        sys.modules["torch"] = None  # type: ignore[assignment]  # makes `import torch` an ImportError
+    try:
+        from tensorboardX import SummaryWriter
+    finally:
+        if hidden:
+            del sys.modules["torch"]
+    return SummaryWriter
 
 
 def hparam_summaries(keys: Mapping[str, Any], params: Mapping[str, Any], metric: str) -> tuple[Any, Any, Any]:

@@ -11,6 +11,7 @@ import contextlib
 import itertools
 import json
 import logging
+import os
 import sys
 import tempfile
 import time
@@ -34,7 +35,8 @@ _WARM_UP = 2  # updates that no time is taken of: kernels are chosen and memory 
 @dataclass(frozen=True)
 class Pace:
     """Seconds and bytes of one configuration. memory_bytes: of the GPU at most; without one, of the process.
-    cpus_used: CPU seconds a second, which on a busy machine are fewer than the trial would use."""
+    cpus_used: CPU seconds a second, which on a busy machine are fewer than the trial would use. import_s: from the
+    start of the process until torch, timm and the rest were imported."""
 
     device: str
     parameters: int
@@ -45,6 +47,7 @@ class Pace:
     evaluation_s: float  # an epoch
     checkpoint_s: float
     cpus_used: float
+    import_s: float = 0.0
 
 
 def measure_pace(config: TrialConfig, data: Path, budget_s: float) -> Pace:
@@ -142,12 +145,20 @@ def _peak(device: torch.device) -> int:
 
 def main() -> int:
     logging.disable(logging.INFO)
+    import_s = _age_s()
     question = json.load(sys.stdin)
     set_threads()
     for case in question["cases"]:
-        sys.stdout.write(json.dumps(_answer(case, question)) + "\n")
+        answer = _answer(case, question)
+        sys.stdout.write(json.dumps(answer if "error" in answer else {**answer, "import_s": import_s}) + "\n")
         sys.stdout.flush()
     return 0
+
+
+def _age_s() -> float:
+    """Seconds that this process is old (proc_pid_stat(5): starttime, in clock ticks since boot)."""
+    ticks = int(Path("/proc/self/stat").read_text(encoding="ascii").rpartition(")")[2].split()[19])
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _answer(case: dict[str, Any], question: dict[str, Any]) -> dict[str, Any]:

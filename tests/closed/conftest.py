@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import cage as cages
@@ -69,11 +70,27 @@ class User:
     def kill(self, signum, *words):
         pids = self.pids(*words)
         assert pids, words
+        self._signal(signum, pids)
+
+    @staticmethod
+    def _signal(signum, pids):
         for pid in pids:
             try:
                 os.kill(pid, signum)
             except ProcessLookupError:  # another one took it along
                 continue
+
+    @contextmanager
+    def standing_still(self):
+        """Stops all of this user's processes, so that no file comes or goes meanwhile."""
+        stopped = set()
+        try:
+            while running := set(self.pids()) - stopped:  # one may have begun another in between
+                stopped |= running
+                self._signal(signal.SIGSTOP, running)
+            yield
+        finally:
+            self._signal(signal.SIGCONT, stopped)
 
 
 @pytest.fixture(scope="module")
