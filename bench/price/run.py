@@ -55,7 +55,9 @@ SWEEPS: dict[str, list[str]] = {  # name -> what is put over BASE
     "larger batches": ["env.batch_size={choice: [16, 64]}", "seed=8"],
     "two optimisers": ["optim.optim_type={choice: [adamw, sgd]}", "optim.max_epochs=6", "seed=9"],
     "27 epochs": ["num_trials=16", "optim.max_epochs=27", "seed=10"],
-    "27 epochs, promotion": ["num_trials=24", "optim.max_epochs=27", "scheduler_init_args={type: promotion}", "seed=11"],
+    "27 epochs, promotion": [
+        "num_trials=24", "optim.max_epochs=27", "scheduler_init_args={type: promotion}", "seed=11",
+    ],  # fmt: skip
     "27 epochs, random, augmented": [
         "searcher=random",
         "optim.max_epochs=27",
