@@ -56,8 +56,11 @@ SWEEPS: dict[str, list[str]] = {  # name -> what is put over BASE
     "two optimisers": ["optim.optim_type={choice: [adamw, sgd]}", "optim.max_epochs=6", "seed=9"],
     "27 epochs": ["num_trials=16", "optim.max_epochs=27", "seed=10"],
     "27 epochs, promotion": [
-        "num_trials=24", "optim.max_epochs=27", "scheduler_init_args={type: promotion}", "seed=11",
-    ],  # fmt: skip
+        "num_trials=24",
+        "optim.max_epochs=27",
+        "scheduler_init_args={type: promotion}",
+        "seed=11",
+    ],
     "27 epochs, random, augmented": [
         "searcher=random",
         "optim.max_epochs=27",
