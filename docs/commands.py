@@ -53,7 +53,8 @@ def help_text(name: str) -> str:
 
 def index(names: list[str]) -> str:
     lines = [f"- [{name}]({name}.md): {docstring(name).partition(chr(10))[0]}" for name in names]
-    return "# Commands\n\nMade from each command's `--help` by `make docs`.\n\n" + "\n".join(lines) + "\n"
+    codes = "Their exit codes are the same for all: [README](../../README.md#exit-codes)."
+    return f"# Commands\n\nMade from each command's `--help` by `make docs`. {codes}\n\n" + "\n".join(lines) + "\n"
 
 
 def docstring(name: str) -> str:

@@ -24,6 +24,7 @@ from hpo.results.wording import count, duration, metric_format, moment, one_line
 Draw = Callable[[Results], Insight]
 _LONGEST_FILE = 100_000  # characters of sweep.yaml that the page shows
 _MOST_NAMES = 20  # trials listed beside a failure
+_MOST_ROWS = 25  # trials that are shown without scrolling
 _SECTIONS = {"best": "Best", "retrained": "Retrained", "course": "Course", "space": "Space", "trials": "Trials",
              "failures": "Failures", "effort": "Effort", "attempts": "Attempts",
              "provenance": "Provenance"}  # fmt: skip
@@ -101,7 +102,7 @@ def _tiles(results: Results) -> str:
             tiles.append(_tile(("+" if results.maximise else "−") + write(gain), "gained by the search"))
     tiles.append(_tile(f"{len(results.rows)}/{results.num_trials or len(results.rows)}", "trials"))
     spent = sum(attempt.seconds for attempt in results.attempts)
-    tiles.append(_tile(duration(spent), count(len(results.attempts), "attempt")))
+    tiles.append(_tile(duration(spent), f"of running, in {count(len(results.attempts), 'attempt')}"))
     return f'<div class="tiles">{"".join(tiles)}</div>\n'
 
 
@@ -165,7 +166,8 @@ def _plots(results: Results) -> str:
     drawn = [
         ("Trials, in their order", plot_trials(results),
          "Each dot is a trial's best value; the line is the best so far. A dot leads to its row below."),
-        ("The best value over time", plot_progress(results), "The time is that which attempts worked."),
+        ("The best value over time", plot_progress(results),
+         "Time in which an attempt was at work; waiting in a queue does not count."),
         ("Learning curves", plot_curves(results), "Each line is a trial; rest the mouse on one to see which."),
     ]  # fmt: skip
     ahead, caption = front(results), "Large dots are the Pareto front: no other trial is better in everything."
@@ -200,7 +202,12 @@ def _rungs(results: Results) -> str:
         numbers = (rung.number, epochs, rung.arrived, rung.stopped, rung.paused, rung.arrived - held)
         lines.append(row(*(cell(number, "number") for number in numbers)))
     titles = ["rung", "epoch", "arrived", "stopped", "paused", "went on"]
-    note = "At a rung, ASHA holds up every trial that is not among the best of those that have come so far."
+    part = results.settings.get("tune", {}).get("reduction_factor")
+    note = (
+        "A rung is an epoch at which trials are compared. A trial goes on when it is among the best "
+        f"{f'1/{part} ' if part else ''}of those that have come there so far; the others are stopped early, or wait "
+        "(ASHA)."
+    )
     counts = table(titles, lines, numeric=titles)
     return f'<div class="card start"><h3>Rungs</h3>{counts}<p class="soft">{note}</p></div>'
 
@@ -210,10 +217,11 @@ def _trials(results: Results) -> str:
         return ""
     write = metric_format(row.value for row in results.rows)
     names = list(results.columns.values())
+    tall = "tall" if len(results.rows) > _MOST_ROWS else ""  # then the table scrolls in itself
     titles = ["rank", "trial", results.metric, "state", "epochs", *names, "why", "best epoch", "origin", "time", "node"]
     lines = [_trial(item, results, write(item.value)) for item in results.rows]
     return table(
-        titles, lines, sortable=True, kind="tall", numeric=("rank", results.metric, "epochs", "best epoch", "time")
+        titles, lines, sortable=True, kind=tall, numeric=("rank", results.metric, "epochs", "best epoch", "time")
     )
 
 

@@ -40,8 +40,10 @@ def explain_trial(results: Results, row: Row) -> list[str]:
 
 def _origin(row: Row) -> str:
     if row.origin == "model":
-        knew = f", which knew {row.note}" if row.note else ""
-        return f"The Bayesian searcher's model suggested it{knew}; trials still at work counted as running."
+        knew, _, which = row.note.partition("; ")  # as hpo.search.bayes writes it
+        model = f"model ({which})" if which else "model"
+        known = f" from what it knew of {knew}" if knew else ""
+        return f"The Bayesian searcher's {model} suggested it{known}."
     if row.origin == "earlier":
         return f"It was one of the best of an earlier sweep ({row.note}), given by warm_start."
     if row.origin == "searcher":
@@ -69,7 +71,8 @@ def _verdict(results: Results, row: Row, decision: Event, write: Callable[[float
     at_end = row.state == "completed" and epoch == row.epochs
     action = _action(decision, at_end, write(decision["value"]))
     said = f"Rung {rung} (epoch {epoch}): {action}, rank {decision['rank']} of {decision['of']}"
-    cutoff = f"; to go on it had to beat {write(decision['cutoff'])}" if decision.get("cutoff") is not None else ""
+    bar = None if at_end else decision.get("cutoff")
+    cutoff = f"; to go on it had to beat {write(bar)}" if bar is not None else ""
     reduction = results.settings.get("tune", {}).get("reduction_factor")
     rule = f" (the best 1/{reduction} go on)" if reduction and (cutoff or results.objectives) else ""
     if results.objectives:

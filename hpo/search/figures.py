@@ -125,7 +125,7 @@ def _plots(results: Results, study: optuna.Study) -> list[Plot]:
         slices = _plain(visualization.plot_slice(study, target_name=results.metric), 440)
     for trace in slices["data"]:  # Optuna counts the trials of this study alone
         trace["marker"]["color"] = [int(study.trials[n].user_attrs["trial"]) for n in trace["marker"]["color"]]
-    lines = "Each line is a trial, the best ones bright; rest the mouse on one to see its values."
+    lines = "Each line is a trial, the best ones bright: where bright lines run together, there good values lie."
     if len(few.trials) < len(study.trials):
         lines += f" {len(few.trials)} of {len(study.trials)} are drawn: the best ones and a sample of the others."
     dots = "Each dot is a trial: its value against one key at a time. Later trials are brighter: where the search went."

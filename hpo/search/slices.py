@@ -40,17 +40,15 @@ def arrange_slices(figure: dict[str, Any]) -> dict[str, Any]:
 
 
 def _write_ticks(axis: dict[str, Any], traces: Sequence[dict[str, Any]]) -> None:
-    axis |= {"automargin": False, "exponentformat": "e", "nticks": 6, "tickangle": 0, "title": _standing(axis)}
+    title = {**axis.get("title", {}), "standoff": 8}
+    axis |= {"automargin": False, "exponentformat": "e", "nticks": 6, "tickangle": 0, "tickfont": {"size": 11},
+             "title": title}  # fmt: skip
     if axis.get("type") == "category":
         _write_choices(axis, traces)
     elif axis.get("type") == "log":
         values = [value for trace in traces for value in trace["x"] if value]
         if values and math.log10(max(values) / min(values)) >= 1:
             axis |= {"dtick": 1}  # powers of ten alone
-
-
-def _standing(axis: dict[str, Any]) -> dict[str, Any]:
-    return {**axis.get("title", {}), "standoff": 8}
 
 
 def _write_choices(axis: dict[str, Any], traces: Sequence[dict[str, Any]]) -> None:
@@ -64,7 +62,7 @@ def _write_choices(axis: dict[str, Any], traces: Sequence[dict[str, Any]]) -> No
         names = {choice: str(choice).strip("'") for choice in choices}
     for trace in traces:
         trace["x"] = [names[value] for value in trace["x"]]
-    axis |= {"categoryarray": list(names.values()), "tickfont": {"size": 11}, "tickangle": 0 if upright else -45}
+    axis |= {"categoryarray": list(names.values()), "tickangle": 0 if upright else -45}
 
 
 def _lines(name: str, room: int) -> str:

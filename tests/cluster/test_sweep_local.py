@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+from described_files import undescribed
 from journal_schema import breaches
 
 from hpo.cluster.processes import end_processes, find_processes
@@ -84,6 +85,9 @@ def test_a_sweep_from_photographs_to_a_report(tmp_path, write_sweep, submit, res
     for path in run.rglob("*"):
         if path.is_file() and path.name != "ray_token":
             assert token.encode() not in path.read_bytes(), path
+    assert undescribed(run) == []
+    (run / "notes.txt").write_text("mine")
+    assert undescribed(run) == ["notes.txt"]
 
 
 def test_killed_outright_it_goes_on_and_finishes(tmp_path, write_sweep, submit, wait_for_event):

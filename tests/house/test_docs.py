@@ -32,10 +32,24 @@ def test_the_command_understands_the_line(page, line):
         assert command._understand(understood)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+LINKING = [*PAGES, *sorted((ROOT / "docs" / "commands").glob("*.md")), ROOT / "README.md", ROOT / "bench" / "README.md"]
+
+
+@pytest.mark.parametrize("page", LINKING, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page):
-    for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
-        assert target.startswith("https://") or (page.parent / target).exists(), target
+    for target in re.findall(r"\]\(([^)]+)\)", page.read_text()):
+        if target.startswith("https://"):
+            continue
+        place, _, heading = target.partition("#")
+        found = page.parent / place if place else page
+        assert found.exists(), target
+        assert not heading or heading in anchors(found.read_text()), target
+
+
+def anchors(text):
+    """Of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 13), reason="argparse writes short options in another way since 3.13")

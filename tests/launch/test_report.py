@@ -145,7 +145,10 @@ def test_a_rung_is_marked_where_trials_met_it(new_sweep: Any) -> None:
     text, _ = report_of(sweep.end())
     assert ">rung 1</text>" in text
     assert ">rung 2</text>" not in text
-    assert "Rungs rung epoch arrived stopped paused went on 1 2 2 1 0 1 At a rung" in spaced(text)
+    assert (
+        "Rungs rung epoch arrived stopped paused went on 1 2 2 1 0 1 A rung is an epoch at which trials are compared."
+        in spaced(text)
+    )
 
 
 def spaced(text: str) -> str:
