@@ -70,8 +70,9 @@ KEYS: dict[str, tuple[tuple[Any, ...], str]] = {  # key -> values that change no
     "env.strategy": ((), _LIGHTNING),
     "env.deepspeed_allgather_size": ((), _DEEPSPEED),
     "env.deepspeed_allreduce_size": ((), _DEEPSPEED),
-    "env.compile": ((), "torch.compile is not available"),
-    "env.compile.turn_on": ((False,), "torch.compile is not available"),
+    "env.compile.mode": (("default",), "the others record CUDA graphs or time kernels on each node anew"),
+    "env.compile.dynamic": ((False,), "a batch keeps its shape, so that code made for that shape serves all of them"),
+    "env.compile.backend": (("inductor",), "inductor is what torch.compile keeps from one process to the next"),
     "model.timm_image.mix_choice": (("all_logits", "all_images"), _ONE_IMAGE),
     "model.timm_image.val_transforms": (
         (["resize_shorter_side", "center_crop"],),

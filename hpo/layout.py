@@ -14,6 +14,7 @@ Nobody else joins file names. All paths lie below one directory, so that a moved
          trials/ID/          params.json result.json progress.csv events.out.tfevents.* log.txt checkpoint/
                             fault.txt, while it runs: where it stood when it hung or crashed
          micro_batches.json  what fitted into memory, see hpo.microbatches
+         compiled/KEY/       0700: what torch.compile made on nodes alike, see hpo.trial.compilecache
          best/               weights and configuration of the winner
          report.html         the sweep on one page
          optuna-journal.log  the same as an Optuna study, for optuna-dashboard
@@ -84,6 +85,10 @@ class SweepDirectory:
     @property
     def micro_batches(self) -> Path:
         return self.root / "micro_batches.json"
+
+    @property
+    def compiled(self) -> Path:
+        return self.root / "compiled"
 
     @property
     def best(self) -> Path:

@@ -37,6 +37,7 @@ _RENAMED = {  # the tutorial's words and Lightning's, by today's
     "efficient_finetune": "peft",
     "loss_function": "loss_func",
 }
+_MOVED = {"env.compile.turn_on": "env.compile"}  # AutoMM's whole keys, by ours
 _VALUES_RENAMED = {
     "env.precision": {
         "16-mixed": "16",
@@ -125,7 +126,7 @@ def canonical_key(name: str) -> str:
     Raises:
         UsageError: there is no such key in either spelling.
     """
-    prefix, _, last = str(name).rpartition(".")
+    prefix, _, last = _MOVED.get(str(name), str(name)).rpartition(".")
     section, dot, rest = prefix.partition(".")
     today = f"optim{dot}{rest}" if section == "optimization" else prefix
     canonical = f"{today}.{_RENAMED.get(last, last)}"

@@ -125,6 +125,7 @@ class EnvConfig:
     precision: str = key("auto", "auto: bf16 on a GPU that has it, else 32", choices=PRECISIONS)
     accelerator: str = key("auto", "cpu trains without a GPU even where one was given", choices=ACCELERATORS)
     num_workers: int = key(2, "threads that decode and crop", low=0, high=256)
+    compile: bool = key(False, "torch.compile; where that cannot be, a warning and the model as it is")
 
 
 @dataclass(frozen=True, kw_only=True)

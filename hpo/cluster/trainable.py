@@ -106,13 +106,14 @@ class _TrialActor(tune.Trainable):
             from hpo.trial.group import Group, RankedTraining
 
             self._group = self._group or Group(config.tune.ranks)
-            return RankedTraining(self._group, *what, config.tune.hang_timeout, bool(config.tune.deterministic))
+            more = (config.tune.hang_timeout, bool(config.tune.deterministic), directory.compiled)
+            return RankedTraining(self._group, *what, *more)
         from hpo.trial import Training
         from hpo.trial.device import demand_determinism
 
         if config.tune.deterministic:
             demand_determinism()
-        return Training(*what)
+        return Training(*what, compiled=directory.compiled)
 
     def _failure(self, error: Exception) -> dict[str, Any]:
         kind, cause = classify(error), describe(error)

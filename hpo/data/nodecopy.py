@@ -61,6 +61,29 @@ def local_copy(directory: Path) -> Path:
     return directory
 
 
+def private_directory(name: str) -> Path | None:
+    """A directory `name` on this node that nobody else can enter, shared by this person's processes and removed as the
+    copies are; None where there is no place for it."""
+    for place in local_directories():
+        try:
+            return _hold(_own_directory(place / f"slurmtune-{os.getuid()}"), name)
+        except OSError as error:
+            _warn_once(f"{place} is not used for {name}: {error.strerror or error}.")
+    return None
+
+
+def _hold(root: Path, name: str) -> Path:
+    target, end = root / name, time.monotonic() + _GONE
+    while target not in _leases:
+        if (handle := _try_lock(root / f"{name}.lock", fcntl.LOCK_SH)) is not None:
+            target.mkdir(mode=0o700, exist_ok=True)
+            return _keep(target, handle)
+        if time.monotonic() > end:
+            raise TimeoutError(0, f"{target} has been locked for {_GONE:.0f} s")
+        time.sleep(0.05)  # its last user is removing it
+    return target
+
+
 def remove_copies() -> None:
     """Removes this person's copies on this node that no process uses."""
     for place in local_directories():

@@ -41,6 +41,7 @@ _SIZE, _MODEL = "model.timm_image.image_size", "model.timm_image.checkpoint_name
 _TIMELY = (  # keys that take time
     _MODEL, _SIZE, "model.timm_image.train_transforms", "model.timm_image.drop_path_rate", "optim.optim_type",
     "optim.peft", "optim.ema_decay", "env.batch_size", "env.per_gpu_batch_size", "env.precision", "env.num_workers",
+    "env.compile",
     "data.mixup.turn_on", "model.names",
 )  # fmt: skip
 

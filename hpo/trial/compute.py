@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from hpo.errors import TrialError
+from hpo.trial.compilation import COMPILE_ERRORS, Compilation
 from hpo.trial.erasing import Erasing
 from hpo.trial.freezing import frozen_norms
 from hpo.trial.loader import Batch
@@ -83,6 +84,7 @@ class Compute:
         micro_batch: int,
         config: OptimConfig,
         ranks: Ranks = ALONE,
+        compiled: bool = False,
     ) -> None:
         self.micro_batch, self._ranks = micro_batch, ranks
         self._accelerator, self._task, self._config, self._input = accelerator, task, config, feed
@@ -110,6 +112,14 @@ class Compute:
             for module in model.modules():
                 if hasattr(module, "fused_attn"):
                     module.fused_attn = False  # type: ignore[assignment]
+        # Not of DDP's wrapper: gradients are summed while the compiled backward pass hands them out.
+        self._compilation = Compilation((model, self.judged) if compiled else (), accelerator.device)
+        if self._second_order:
+            self._compilation.give_up("it has no second derivatives when compiled")
+
+    def close(self) -> None:
+        """Frees what was compiled."""
+        self._compilation.close()
 
     def weights(self) -> dict[str, Tensor]:
         """Those that are judged, in timm's names."""
@@ -224,9 +234,11 @@ class Compute:
             try:
                 return work(self.micro_batch)
             except torch.OutOfMemoryError as error:
-                reason = str(error).splitlines()[0]
+                reason, then = str(error).splitlines()[0], self._halve
+            except COMPILE_ERRORS as error:
+                reason, then = str(error).strip().splitlines()[0], self._compilation.give_up
             # Outside the handler, where no traceback holds the tensors that are to be freed.
-            self._halve(reason)
+            then(reason)
 
     def _halve(self, reason: str) -> None:
         if self.micro_batch == 1:

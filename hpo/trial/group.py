@@ -207,6 +207,7 @@ class RankedTraining:
         micro_batches: Path | None = None,
         hang_timeout: float = 0,
         deterministic: bool = False,
+        compiled: Path | None = None,
     ) -> None:
         self._group, self._progress = group, progress
         self._silence = hang_timeout * _SILENCE or math.inf
@@ -218,6 +219,7 @@ class RankedTraining:
             "directory": str(directory),
             "micro_batches": str(micro_batches) if micro_batches else None,
             "deterministic": deterministic,
+            "compiled": str(compiled) if compiled else None,
         }
         self._opened = 0
         self._state = self._open()

@@ -89,7 +89,7 @@ class _Rank:
             _speak_to(Path(message["directory"]) / "log.txt")
             if message["deterministic"]:
                 demand_determinism()
-            memory = message["micro_batches"]
+            memory, compiled = message["micro_batches"], message["compiled"]
             self._training = Training(
                 config_from_json(message["config"]),
                 Path(message["data"]),
@@ -98,6 +98,7 @@ class _Rank:
                 micro_batches=Path(memory) if memory else None,
                 ranks=Ranks(**message["ranks"]),
                 at_most=message["at_most"],
+                compiled=Path(compiled) if compiled else None,
             )
 
     def _tick(self) -> None:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import gc
-import importlib.metadata
 import logging
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +19,8 @@ from hpo.data.read import open_split
 from hpo.errors import TrialError, nearest
 from hpo.microbatches import remembered_micro_batch
 from hpo.trial.augment import Augmentation
-from hpo.trial.checkpoint import Checkpoint, Store
+from hpo.trial.checkpoint import Checkpoint
+from hpo.trial.compilecache import CompileCache
 from hpo.trial.compute import Compute, Step
 from hpo.trial.device import close_accelerator, name_device, open_accelerator, set_threads
 from hpo.trial.erasing import Erasing
@@ -37,25 +35,14 @@ from hpo.trial.optimizer import create_optimizer, learning_rate
 from hpo.trial.policies import create_policies
 from hpo.trial.randomness import derive
 from hpo.trial.ranks import ALONE, Ranks
+from hpo.trial.saves import Progress, Saves
 from hpo.trial.task import Task, create_task
 from hpo.trialconfig import TrialConfig
 
 if TYPE_CHECKING:
     from hpo.data.shards import ShardSet
 
-_PACKAGES = ("torch", "timm", "accelerate")
-
 logger = logging.getLogger(__name__)
-
-
-@dataclass
-class _Progress:
-    """What a trial goes on from, beside weights and optimiser."""
-
-    epoch: int = 0
-    best_epoch: int = 0
-    best_value: float = math.nan
-    micro_batch: int = 0
 
 
 class Training:
@@ -78,16 +65,19 @@ class Training:
         micro_batches: Path | None = None,
         ranks: Ranks = ALONE,
         at_most: int | None = None,
+        compiled: Path | None = None,
     ) -> None:
         """
         Args:
             micro_batches: where the sweep remembers what fitted into memory, see hpo.microbatches.
             ranks: of whom this process is one; all of them call the same, and rank 0 writes.
             at_most: images at a time, where more are known not to fit.
+            compiled: where the sweep keeps what torch.compile made, see hpo.trial.compilecache.
         """
         self._micro_batches, self.ranks, self._at_most = micro_batches, ranks, at_most or config.env.batch_size
         self.config, self.directory, self._on_progress = config, directory, progress
         self.max_epochs = config.optim.max_epochs
+        self._published, self._compiled = compiled, None  # type: Path | None, CompileCache | None
         self.metrics: dict[str, Any] = {}
         self._diverged = False
         directory.mkdir(parents=True, exist_ok=True)
@@ -152,6 +142,8 @@ class Training:
 
     def close(self) -> None:
         """Frees model, device memory and threads, so that this process can run the next trial. May be repeated."""
+        if "_compute" in self.__dict__:
+            self._compute.close()
         for name in ("_compute", "_loader", "_validation"):
             self.__dict__.pop(name, None)
         self._opened.close()
@@ -172,6 +164,8 @@ class Training:
         accelerator = open_accelerator(config.env, self.ranks)
         self.device = name_device(accelerator)
         opened.callback(close_accelerator)
+        if config.env.compile:
+            self._compiled = CompileCache(self._published, self.device)
         data = local_copy(data)
         train, validation = open_split(data, "train"), open_split(data, "validation")
         if self.ranks.world > (images := min(config.env.batch_size, len(train))):
@@ -179,7 +173,7 @@ class Training:
                 f"a batch of {images} leaves some of {self.ranks.world} processes without an image; raise "
                 "env.batch_size, or lower num_processes."
             )
-        self._fingerprint, self._columns = train.fingerprint, train.columns
+        self._columns = train.columns
         self._task = create_task(train, config)
         _require_metric(config.metric, self._task)
         if config.mixup.turn_on and train.columns:
@@ -188,8 +182,8 @@ class Training:
             raise TrialError(
                 "data.mixup.turn_on is true, but it mixes classes and these labels are numbers; set it false."
             )
-        self._store = Store(self.directory / "checkpoint", config.num_to_keep, config.mode)
-        resumed = self._store.newest()
+        self._saves = Saves(self.directory, config, train, self._task)
+        resumed = self._saves.newest()
         self.ranks.require_equal("the newest checkpoint", resumed.epoch if resumed else 0)
         self._measured = Measurements(
             {*config.constraints, *config.objectives}, config.constraints if resumed is None else {}
@@ -204,7 +198,7 @@ class Training:
                             world=self.ranks.world, interpolation=self._feed.interpolation)  # fmt: skip
         self._loader = self._open_loader(opened, train, delivery)
         self._validation = self._open_loader(opened, validation, delivery)
-        self._progress, self._checkpoint = _Progress(micro_batch=self._compute.micro_batch), ""
+        self._progress, self._checkpoint = Progress(micro_batch=self._compute.micro_batch), ""
         if resumed:
             self._restore(resumed)
         else:
@@ -228,7 +222,8 @@ class Training:
         optimizer = create_optimizer(model, config.optim)
         micro = remembered_micro_batch(self._micro_batches, config, self.device, self.ranks.world)
         micro = min(micro, self._at_most)
-        return Compute(accelerator, model, optimizer, self._task, self._feed, micro, config.optim, self.ranks)
+        what = (model, optimizer, self._task, self._feed, micro, config.optim, self.ranks)
+        return Compute(accelerator, *what, compiled=config.env.compile)
 
     def _open_loader(self, opened: contextlib.ExitStack, shards: ShardSet, delivery: Delivery) -> Loader:
         env = self.config.env
@@ -269,64 +264,19 @@ class Training:
 
     def _complete(self, metrics: dict[str, Any], timing: dict[str, float]) -> None:
         """Books a good epoch: the best so far, and the checkpoints."""
-        epoch, value = self.epoch, metrics[self.config.metric]
-        sign = 1 if self.config.mode == "max" else -1
-        best = self._progress.best_value
-        if math.isfinite(value) and (math.isnan(best) or sign * value > sign * best):
-            self._progress.best_epoch, self._progress.best_value = epoch, value
+        self._progress.book(self.epoch, metrics[self.config.metric], self.config.mode)
         self._progress.micro_batch = self._compute.micro_batch
-        state = {"progress": dataclasses.asdict(self._progress), "timing": timing, **self._compute.state()}
         if self.ranks.rank == 0:
-            path = self._store.save(epoch, value, self._compute.weights(), state, self._describe(metrics))
-            self._checkpoint = path.relative_to(self.directory).as_posix()
+            self._checkpoint = self._saves.save(self._progress, metrics, timing, self._compute, self._feed)
+            if self._compiled:
+                self._compiled.publish()
 
     def _restore(self, checkpoint: Checkpoint) -> None:
-        """Goes on from `checkpoint`: weights, averages, optimiser, scaler and counters.
-
-        Raises:
-            TrialError: it was made from other data or another model.
-        """
-        meta = checkpoint.load_meta()
-        known = meta["data_fingerprint"]
-        if known != self._fingerprint:
-            raise TrialError(
-                f"{checkpoint.path} was trained on other data (fingerprint {known}, now {self._fingerprint}); "
-                "give back the data of that time, or train in a new directory."
-            )
-        state = checkpoint.load_state()
-        try:
-            self._compute.load(checkpoint.load_weights(), state)
-        except (RuntimeError, ValueError, KeyError) as error:
-            reason = str(error).splitlines()[0]
-            raise TrialError(
-                f"{checkpoint.path} is not of {self.config.model.checkpoint_name} and {self.config.optim.optim_type} "
-                f"({reason}); train in a new directory."
-            ) from error
-        self._progress = _Progress(**state["progress"])
+        """Goes on from `checkpoint`: weights, averages, optimiser, scaler and counters."""
+        self._progress, self.metrics = self._saves.restore(checkpoint, self._compute)
         self._compute.micro_batch = min(self._progress.micro_batch, self._at_most)  # its own, which fitted
-        self._checkpoint = checkpoint.path.relative_to(self.directory).as_posix()
-        finite = {name: math.nan if value is None else value for name, value in meta["metrics"].items()}
-        self.metrics = {**finite, **state["timing"], "checkpoint": self._checkpoint}
+        self._checkpoint = self.metrics["checkpoint"]
         self._measured.restore(self.metrics)
-
-    def _describe(self, metrics: dict[str, Any]) -> dict[str, Any]:
-        """meta.json: enough to use the weights without this program. No times: equal trainings give equal files."""
-        config = self.config
-        finite = {k: v if not isinstance(v, float) or math.isfinite(v) else None for k, v in metrics.items()}
-        return {
-            "metric": config.metric,
-            "mode": config.mode,
-            "metrics": finite,
-            "model": config.model.checkpoint_name,
-            "outputs": self._task.outputs,
-            "input": dataclasses.asdict(self._feed),
-            **({"columns": self._columns.to_json()} if self._columns else {}),
-            **self._task.describe(),
-            "config": config.to_flat(has_table=self._columns is not None),
-            "seed": config.seed,
-            "data_fingerprint": self._fingerprint,
-            "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
-        }
 
 
 def _require_metric(metric: str, task: Task) -> None:

@@ -8,8 +8,9 @@ import torch
 from accelerate import Accelerator
 
 from hpo.errors import TrialError
+from hpo.trial import optimizer as optimizer_module
 from hpo.trial import train
-from hpo.trial.optimizer import clip_gradients, create_optimizer, learning_rate, set_learning_rate
+from hpo.trial.optimizer import _can_be_fused, clip_gradients, create_optimizer, learning_rate, set_learning_rate
 from hpo.trialkeys import OptimConfig
 
 
@@ -25,6 +26,33 @@ def test_families_train(raw_data, configure, tmp_path, name):
     result = train(configure({**keys, "optim.max_epochs": 3}), raw_data, tmp_path, lambda metrics: True)
     assert result.reason == "max_epochs"
     assert result.metrics["train_loss"] < 1.6
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd", "adagrad"])
+def test_fused_updates_are_the_same(name, monkeypatch):
+    """Up to float noise, with the groups that weight decay, layer decay and the classifier's rate make."""
+    after = []
+    for fused in (True, False):
+        monkeypatch.setattr(optimizer_module, "_can_be_fused", lambda _, fused=fused: fused)
+        torch.manual_seed(0)
+        model = timm.create_model("test_vit", num_classes=4, img_size=32)
+        config = OptimConfig(optim_type=name, lr=1e-2, weight_decay=0.1, lr_decay=0.8, lr_mult=3.0)
+        optimizer = create_optimizer(model, config)
+        assert bool(optimizer.defaults["fused"]) == fused
+        for step in range(5):
+            set_learning_rate(optimizer, 1e-2 / (step + 1))
+            for parameter in model.parameters():  # not a loss's: Adam makes much of gradients that are noise
+                parameter.grad = torch.randn_like(parameter)
+            optimizer.step()
+        after.append(model.state_dict())
+    for key, value in after[0].items():
+        assert torch.allclose(value, after[1][key], atol=1e-5), key
+
+
+def test_what_torch_cannot_fuse_is_not():
+    assert [
+        name for name in ("adam", "lamb", "lion", "lookahead_adamw", "rmsprop", "adamww") if _can_be_fused(name)
+    ] == ["adam"]
 
 
 def test_weight_decay_spares_norms_and_biases(model):
