@@ -54,6 +54,11 @@ class TuneConfig:
         """Processes of a trial."""
         return self.num_processes or max(1, int(self.gpus_per_trial or 1))
 
+    @property
+    def pauses(self) -> bool:
+        """Whether a trial may be paused and go on later."""
+        return is_plugin(self.scheduler) or (self.scheduler == "ASHA" and self.asha_type != "stopping")
+
 
 def parse_tune(values: Mapping[str, Any]) -> TuneConfig:
     """What a sweep file says below hyperparameter_tune_kwargs.

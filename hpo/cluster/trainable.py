@@ -7,6 +7,7 @@ result, with its kind and cause; one after which the process is not to be truste
 from __future__ import annotations
 
 import gc
+import os
 import socket
 import sys
 import time
@@ -20,6 +21,7 @@ from hpo.config import SweepConfig
 from hpo.errors import SlurmtuneError
 from hpo.failures import CLASSES, TrialFailure, classify, describe
 from hpo.layout import SweepDirectory, read_json
+from hpo.trial.wear import Wear
 
 
 def make_trainable(directory: SweepDirectory) -> type:
@@ -39,13 +41,17 @@ class _TrialActor(tune.Trainable):
         self._training: Any = None
         self._group: Any = None  # the processes of a trial that has several
         self._watchdog: Any = None
+        self._trial = ""
+        self._paused: Any = None  # trainings that are kept in memory
+        self._wear = Wear()
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self._close()
+        self._close(keep=self._paused is not None)
         return True
 
     def step(self) -> dict[str, Any]:
         self._opened: float | None = None
+        self._trial = self.config["trial"]
         try:
             metrics = self._open_or_train()
         except Exception as error:  # whatever goes wrong: the trial ends or runs again, the sweep goes on
@@ -59,6 +65,7 @@ class _TrialActor(tune.Trainable):
             "checkpoint": f"trials/{trial}/{checkpoint}" if checkpoint else "",
             "end": self._training.finished,
             "opened": self._opened,
+            "worn": self._wear.reason,
         }
 
     def _open_or_train(self) -> dict[str, Any]:
@@ -73,13 +80,20 @@ class _TrialActor(tune.Trainable):
 
     def cleanup(self) -> None:
         self._close()
+        if self._paused is not None:
+            self._paused.close()
         if self._group is not None:
             self._group.end()
 
-    def _close(self) -> None:
+    def _close(self, keep: bool = False) -> None:
+        """`keep`: the training may stay in memory, should the trial have been paused."""
         if self._training is not None:
-            self._training.close()
+            if keep:
+                self._paused.put(self._trial, self._training)
+            else:
+                self._training.close()
             self._training = None
+            self._wear.end_trial(self._paused.bytes if self._paused else 0)
         if self._watchdog is not None:
             self._watchdog.close()
             self._watchdog = None
@@ -90,6 +104,9 @@ class _TrialActor(tune.Trainable):
         config = SweepConfig.from_json(read_json(directory.resolved))
         if config.tune.ranks == 1:
             _import_trial()
+        self._wear.begin_trial()
+        if self._wear.reason:
+            self._log(f"process {os.getpid()} is replaced after this trial: {self._wear.reason}\n")
         began = time.monotonic()
         training = self._open(trial, params, config, directory)
         self._opened = time.monotonic() - began
@@ -113,6 +130,13 @@ class _TrialActor(tune.Trainable):
 
         if config.tune.deterministic:
             demand_determinism()
+        if config.tune.pauses:
+            from hpo.trial.paused import PausedTrainings
+
+            self._paused = self._paused or PausedTrainings()
+            if (kept := self._paused.take(trial)) is not None:
+                kept.resume(self._watchdog.tick)
+                return kept
         return Training(*what, compiled=directory.compiled)
 
     def _failure(self, error: Exception) -> dict[str, Any]:
@@ -121,11 +145,15 @@ class _TrialActor(tune.Trainable):
         self._close()
         if CLASSES[kind].retries:
             raise TrialFailure(kind, cause)
-        return {"failure": {"kind": kind, "cause": cause}, "epoch": 0, "metrics": {}, "checkpoint": "", "end": ""}
+        worn = "" if kind == "infeasible" else f"a trial failed in it ({kind})"
+        failure = {"failure": {"kind": kind, "cause": cause}, "worn": worn}
+        return {**failure, "epoch": 0, "metrics": {}, "checkpoint": "", "end": ""}
 
     def _log(self, text: str) -> None:
         try:
-            with (SweepDirectory(Path(self.sweep_root)).trial(self.config["trial"]) / "log.txt").open("a") as stream:
+            folder = SweepDirectory(Path(self.sweep_root)).trial(self.config["trial"])
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with (folder / "log.txt").open("a") as stream:
                 stream.write(text)
         except OSError:  # no space: the journal will say it, if it can
             pass

@@ -133,6 +133,15 @@ class _JournalScheduler(_Stateless, FIFOScheduler):
         super().__init__()
         self._sweep = sweep
 
+    def on_trial_complete(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> None:
+        """Right before Tune puts the trial's process by for the next trial."""
+        if result.get("worn"):
+            _keep_processes(tune_controller, False)
+
+    def choose_trial_to_run(self, tune_controller: Any) -> TuneTrial | None:
+        _keep_processes(tune_controller, True)
+        return super().choose_trial_to_run(tune_controller)
+
     def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
         name = trial.config["trial"]
         if result.get("failure/kind"):
@@ -143,6 +152,13 @@ class _JournalScheduler(_Stateless, FIFOScheduler):
             name, result["epoch"], metrics, result["checkpoint"], result["end"], result.get("opened")
         )
         return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
+
+
+def _keep_processes(tune_controller: Any, keep: bool) -> None:
+    """Whether Tune keeps the process of a trial that ends for the next. It has one word for all of a run, and a refusal
+    by the process itself (reset_config returning False) fails the trial that was to come; so the word is changed while
+    one trial ends. tests/cluster/test_sweep_local.py holds that it works."""
+    tune_controller._reuse_actors = keep
 
 
 class _JournalCallback(_Stateless, Callback):

@@ -3,6 +3,9 @@
 training    Training: epoch by epoch                  loop        train: all of them
 compute     one update, in the memory there is        device      accelerator, precision, threads
 loader      batches, read ahead                       augment     which part of each image is shown
+compilation torch.compile                     compilecache  what it made, shared by the nodes of a sweep
+saves       what an epoch leaves              paused      trainings that wait in memory
+wear        when a warm process is replaced
 rank        one of several processes          group       all of them, and who starts them
 order       in which order, from any batch on         buffers     their memory
 render      its pixels, on the host or a GPU          randomness  numbers that need no saved state

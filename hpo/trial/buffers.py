@@ -22,6 +22,12 @@ class Buffers:
         self._free: defaultdict[int, list[np.ndarray]] = defaultdict(list)
         self._lock = threading.Lock()
 
+    def forget(self) -> None:
+        """Gives back what is not lent."""
+        with self._lock:
+            for free in self._free.values():
+                free.clear()  # in place: lent memory comes back to these lists
+
     def take(self, *shape: int) -> Tensor:
         """A tensor of `shape` with whatever was in that memory before."""
         if self._pinned:

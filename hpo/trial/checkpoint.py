@@ -80,6 +80,10 @@ class Store:
             logger.warning("checkpoint %s is damaged or incomplete and is passed over", checkpoint.path.name)
         return None
 
+    def newest_epoch(self) -> int:
+        """By name alone; 0 without one."""
+        return max((checkpoint.epoch for checkpoint in self._list("last")), default=0)
+
     def ranking(self) -> list[Checkpoint]:
         """The best epochs, best first; of equals the earlier one."""
         valued = [(self._value(checkpoint), checkpoint) for checkpoint in self._list("best")]

@@ -117,6 +117,20 @@ class Compute:
         if self._second_order:
             self._compilation.give_up("it has no second derivatives when compiled")
 
+    @property
+    def resident_bytes(self) -> int:
+        """What weights, averages and the optimiser's state take between two updates."""
+        models = [self._own, *([self._average.module] if self._average else [])]
+        tensors = [tensor for model in models for tensor in (*model.parameters(), *model.buffers())]
+        tensors += [t for state in self.optimizer.state.values() for t in state.values() if isinstance(t, Tensor)]
+        return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
+
+    def rest(self) -> None:
+        """Frees what an update leaves: gradients, and memory that torch keeps for the next."""
+        self.optimizer.zero_grad()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
     def close(self) -> None:
         """Frees what was compiled."""
         self._compilation.close()

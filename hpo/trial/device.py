@@ -6,10 +6,11 @@ import logging
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState, GradientState
+from accelerate.state import AcceleratorState, GradientState, PartialState
 from accelerate.utils import DistributedDataParallelKwargs, GradientAccumulationPlugin
 
 from hpo.errors import AcceleratorError, TrialError, UsageError, nearest
@@ -68,6 +69,20 @@ def demand_determinism() -> None:
     """Has torch take deterministic algorithms, and warn where it knows none. Before the first use of a GPU."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def suspend_accelerator() -> list[dict[str, Any]]:
+    """Makes room for another trial's accelerator; what `resume_accelerator` takes to go on with this one."""
+    saved = [dict(state) for state in _states()]
+    _reset()
+    return saved
+
+
+def resume_accelerator(saved: list[dict[str, Any]]) -> None:
+    """In the place of a trial that is closed or suspended."""
+    _reset()
+    for state, content in zip(_states(), saved, strict=True):
+        state.update(content)
 
 
 def close_accelerator() -> None:
@@ -140,6 +155,11 @@ def _choose_precision(precision: str, on_gpu: bool) -> str:
         logger.warning("env.precision bf16 is not supported by %s; training in 32 bits", torch.cuda.get_device_name())
         return "no"
     return {"32": "no", "bf16": "bf16", "16": "fp16"}[precision]
+
+
+def _states() -> list[dict[str, Any]]:
+    """Accelerate's own: each is shared by all objects of its class, and held by those that outlive a reset."""
+    return [cls._shared_state for cls in (PartialState, AcceleratorState, GradientState)]
 
 
 def _reset() -> None:

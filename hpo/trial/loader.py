@@ -119,6 +119,10 @@ class Loader:
         parts = (np.arange(start, min(start + size, self._count))[rank::world] for start in starts)
         return self._batches((part for part in parts if len(part)), augmentation)
 
+    def rest(self) -> None:
+        """Gives back the memory of batches until the next is asked for."""
+        self._buffers.forget()
+
     def close(self) -> None:
         self._pool.shutdown(cancel_futures=True)
 

@@ -50,6 +50,10 @@ class Saves:
     def newest(self) -> Checkpoint | None:
         return self._store.newest()
 
+    def newest_epoch(self) -> int:
+        """Of any that is there, intact or not; 0 without one."""
+        return self._store.newest_epoch()
+
     def name(self, checkpoint: Path) -> str:
         """As metrics have it: below the trial's directory."""
         return checkpoint.relative_to(self._directory).as_posix()

@@ -6,6 +6,7 @@ import contextlib
 import gc
 import logging
 import math
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +23,14 @@ from hpo.trial.augment import Augmentation
 from hpo.trial.checkpoint import Checkpoint
 from hpo.trial.compilecache import CompileCache
 from hpo.trial.compute import Compute, Step
-from hpo.trial.device import close_accelerator, name_device, open_accelerator, set_threads
+from hpo.trial.device import (
+    close_accelerator,
+    name_device,
+    open_accelerator,
+    resume_accelerator,
+    set_threads,
+    suspend_accelerator,
+)
 from hpo.trial.erasing import Erasing
 from hpo.trial.freezing import freeze
 from hpo.trial.fusion import build_model
@@ -80,10 +88,11 @@ class Training:
         self._published, self._compiled = compiled, None  # type: Path | None, CompileCache | None
         self.metrics: dict[str, Any] = {}
         self._diverged = False
+        self._suspended: list[dict[str, Any]] | None = None
         directory.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as opened:  # closes what is open already, should the rest not open
             if ranks.rank == 0:
-                opened.callback(close_log, open_log(directory / "log.txt"))
+                self._open_log(opened)
             self._open(opened, data)
             self._opened = opened.pop_all()
 
@@ -140,6 +149,32 @@ class Training:
         logger.info("epoch %d: %s", epoch, ", ".join(shown))
         return dict(self.metrics)
 
+    @property
+    def resident_bytes(self) -> int:
+        """What the training takes while it is suspended, in the memory of its device."""
+        return self._compute.resident_bytes
+
+    @property
+    def is_newest(self) -> bool:
+        """Whether no other process has taken the trial further than this one."""
+        return self._saves.newest_epoch() == self.epoch
+
+    def suspend(self) -> None:
+        """Lets the next trial train in this process; `resume` goes on from memory, exactly. For trials of one rank."""
+        self._compute.rest()
+        for loader in (self._loader, self._validation):
+            loader.rest()
+        close_log(self._log)
+        self._suspended = suspend_accelerator()
+
+    def resume(self, progress: Callable[[], None] = lambda: None) -> None:
+        """After `suspend`, with no other training open. `progress` as of old."""
+        resume_accelerator(self._suspended or [])
+        self._suspended, self._on_progress = None, progress
+        set_threads()
+        self._open_log(self._opened)
+        logger.info("going on after epoch %d, from memory", self.epoch)
+
     def close(self) -> None:
         """Frees model, device memory and threads, so that this process can run the next trial. May be repeated."""
         if "_compute" in self.__dict__:
@@ -163,7 +198,7 @@ class Training:
         set_threads()
         accelerator = open_accelerator(config.env, self.ranks)
         self.device = name_device(accelerator)
-        opened.callback(close_accelerator)
+        opened.callback(self._close_accelerator)
         if config.env.compile:
             self._compiled = CompileCache(self._published, self.device)
         data = local_copy(data)
@@ -211,7 +246,16 @@ class Training:
         where = f"{accelerator.device} in {accelerator.mixed_precision}"
         start = f"going on after epoch {self.epoch}" if resumed else "from the start"
         work = f"{len(self._loader)} x {config.env.batch_size} images an epoch"
-        logger.info("%s on %s, %s, %s", config.model.checkpoint_name, where, work, start)
+        process = f"process {os.getpid()}"
+        logger.info("%s on %s, %s, %s, %s", config.model.checkpoint_name, where, work, start, process)
+
+    def _open_log(self, opened: contextlib.ExitStack) -> None:
+        self._log = open_log(self.directory / "log.txt")
+        opened.callback(close_log, self._log)
+
+    def _close_accelerator(self) -> None:
+        if self._suspended is None:  # else it is another trial's by now
+            close_accelerator()
 
     def _build(self, accelerator: Accelerator, size: int, with_weights: bool) -> Compute:
         config = self.config

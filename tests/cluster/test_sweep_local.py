@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import collections
 import csv
 import json
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -50,7 +52,9 @@ def assert_nothing_is_left(run, seconds=5):
     assert not [mark for mark in marks if Path(mark).exists()]
 
 
-def test_a_sweep_from_photographs_to_a_report(tmp_path, write_sweep, submit, results):
+def test_a_sweep_from_photographs_to_a_report(tmp_path, write_sweep, submit, results, monkeypatch):
+    """With processes that are replaced after two trials."""
+    monkeypatch.setenv("SLURMTUNE_TRIALS_PER_PROCESS", "2")
     run = tmp_path / "run"
     done = submit(write_sweep(tmp_path), "--cluster", "local", "--run-dir", run)
     assert done.returncode == 0, done.stderr
@@ -78,6 +82,11 @@ def test_a_sweep_from_photographs_to_a_report(tmp_path, write_sweep, submit, res
     assert "<html" in (run / "report.html").read_text().lower()
     log = next(run.glob("attempts/*/driver.log")).read_text()
     assert f"Current best trial: {state.incumbent().id} with val_accuracy=" in log
+    logs = [path.read_text() for path in run.glob("trials/*/log.txt")]
+    served = collections.Counter(re.search(r"from the start, process (\d+)", text).group(1) for text in logs)
+    assert max(served.values()) == 2
+    assert len(served) >= 3
+    assert sum("it has run 2 trials" in text for text in logs) == list(served.values()).count(2)
 
     assert stat.S_IMODE(run.stat().st_mode) == 0o700
     assert stat.S_IMODE((run / "secrets" / "ray_token").stat().st_mode) == 0o600
@@ -170,11 +179,12 @@ def test_when_every_trial_fails_it_says_why_and_ends(tmp_path, write_sweep, subm
     assert {failure["kind"] for t in state.trials.values() for failure in t.failures} == {"accelerator"}
 
 
-def test_a_paused_trial_goes_on_from_its_checkpoint(tmp_path, write_sweep, submit):
-    """Promotion, of two trials: both pause at the first rung, then the better one goes the whole way."""
+def test_a_paused_trial_goes_on_from_memory(tmp_path, write_sweep, submit):
+    """Promotion, of two trials in one process: both pause at the first rung, then the better one goes the whole way."""
     run = tmp_path / "run"
     path = write_sweep(tmp_path, trials=2, epochs=2)
-    done = submit(path, "--cluster", "local", "--run-dir", run, "--set", "scheduler_init_args={type: promotion}")
+    settings = ["scheduler_init_args={type: promotion}", f"resources_per_trial={{num_cpus: {os.cpu_count()}}}"]
+    done = submit(path, "--cluster", "local", "--run-dir", run, *(w for text in settings for w in ("--set", text)))
     assert done.returncode == 0, done.stderr
     events = read_events(run / "journal.jsonl")
     assert [e["action"] for e in events if e["type"] == "decided" and e["rung"] == 1] == ["pause", "pause"]
@@ -185,5 +195,7 @@ def test_a_paused_trial_goes_on_from_its_checkpoint(tmp_path, write_sweep, submi
     state = state_of(run)
     assert sorted(state.trials[promoted["trial"]].last) == [1, 2]
     assert {t.state for t in state.trials.values()} == {"completed", "stopped"}
-    assert all(e["opened"] > 0 for e in events if e["type"] == "reported")
+    opened = [e["opened"] for e in events if e["type"] == "reported"]
+    assert 0 < opened[2] < min(opened[:2]) / 2
+    assert "going on after epoch 1, from memory" in (run / "trials" / promoted["trial"] / "log.txt").read_text()
     assert_nothing_is_left(run)
