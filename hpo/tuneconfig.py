@@ -28,6 +28,10 @@ TUNE_KEYS = (
 )
 
 
+RESOURCES = ("num_cpus", "num_gpus", "num_processes", "trials_per_gpu", "cpu", "gpu")
+_SHORT = {"cpu": "num_cpus", "gpu": "num_gpus"}  # as Ray says it
+
+
 @dataclass(frozen=True, kw_only=True)
 class TuneConfig:
     """How the search goes: AutoMM's hyperparameter_tune_kwargs."""
@@ -45,6 +49,7 @@ class TuneConfig:
     checkpoint_budget_gb: float | None = None  # of all trials together, in 10**9 bytes; none: as many as there are
     cpus_per_trial: float | None = None  # none: the node's CPUs shared by its trials
     gpus_per_trial: float | None = None  # none: one a process where the nodes have GPUs
+    trials_per_gpu: int | str | None = None  # auto: as many as fit by measured memory, see hpo.price.packing
     num_processes: int | None = None  # that train a trial together; none: one a GPU
     hang_timeout: float = 1800  # seconds without a sign of progress after which a trial is ended; 0: never
     deterministic: int | None = None  # so many trials at a time, in an order of their own: see hpo.search.lockstep
@@ -72,7 +77,8 @@ def parse_tune(values: Mapping[str, Any]) -> TuneConfig:
     how = _searching("scheduler", values, defaults.scheduler, SCHEDULERS)
     searcher = _mapping("searcher_init_args", values, ("startup_trials",))
     scheduler = _mapping("scheduler_init_args", values, ("type", "reduction_factor", "grace_period"))
-    resources = _mapping("resources_per_trial", values, ("num_cpus", "num_gpus", "num_processes"))
+    resources = _mapping("resources_per_trial", values, RESOURCES)
+    resources = {_SHORT.get(name, name): value for name, value in resources.items()}
     return TuneConfig(
         searcher=who,
         startup_trials=_optional("startup_trials", searcher.get("startup_trials"), 1),
@@ -88,7 +94,8 @@ def parse_tune(values: Mapping[str, Any]) -> TuneConfig:
         num_to_keep=check_whole("num_to_keep", values.get("num_to_keep", defaults.num_to_keep), 1),
         checkpoint_budget_gb=_size("checkpoint_budget_gb", values.get("checkpoint_budget_gb")),
         cpus_per_trial=_amount("num_cpus", resources.get("num_cpus")),
-        gpus_per_trial=_amount("num_gpus", resources.get("num_gpus")),
+        gpus_per_trial=_gpus(resources),
+        trials_per_gpu=resources.get("trials_per_gpu"),
         num_processes=_processes(resources),
         hang_timeout=_seconds("hang_timeout", values.get("hang_timeout", defaults.hang_timeout)),
         deterministic=_deterministic(values, who, how),
@@ -178,6 +185,17 @@ def _amount(name: str, value: Any) -> float | None:
     if not _is_number(value) or value < 0 or (value > 1 and value != int(value)):
         raise UsageError(f"resources_per_trial.{name} must be a whole number or a fraction below 1, got {value!r}.")
     return float(value)
+
+
+def _gpus(resources: Mapping[str, Any]) -> float | None:
+    """Of a trial. With trials_per_gpu its share of one; with auto none yet, which hpo.price.packing decides."""
+    gpus, count = _amount("num_gpus", resources.get("num_gpus")), resources.get("trials_per_gpu")
+    if count is None:
+        return gpus
+    if gpus is not None or (resources.get("num_processes") or 1) != 1:
+        raise UsageError(f"resources_per_trial.trials_per_gpu is {count!r}, so num_gpus and num_processes follow from "
+                         "it; leave them out.")  # fmt: skip
+    return None if count == "auto" else 1 / check_whole("resources_per_trial.trials_per_gpu", count, 1)
 
 
 def _processes(resources: Mapping[str, Any]) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -72,6 +73,15 @@ def print_jobs(directory: SweepDirectory, about: Mapping[str, Any], as_json: boo
 def script(name: str) -> str:
     """How a person runs a command of this folder."""
     return f"python {Path(__file__).resolve().parent / name}"
+
+
+def count_local(config: SweepConfig) -> tuple[int, int]:
+    """CPUs and GPUs of this machine, looked for where it matters how many trials share one."""
+    if config.tune.trials_per_gpu != "auto":
+        return 0, 0
+    from hpo.cluster.submission import count_local_gpus
+
+    return len(os.sched_getaffinity(0)), count_local_gpus()
 
 
 def run_here(directory: SweepDirectory, config: SweepConfig) -> int:

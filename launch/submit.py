@@ -34,12 +34,13 @@ from hpo.cluster.terms import Terms, check_terms
 from hpo.config import TERM_KEYS, load_sweep
 from hpo.errors import UsageError
 from hpo.layout import SweepDirectory, absolute
+from hpo.price.packing import pack
 from hpo.search.plugins import rehearse
 from hpo.staging import name_run, stage_sweep
 from hpo.weights import check_weights, is_offline
 from launch import again
 from launch.flags import add_slurm_flags, slurm_words
-from launch.starting import print_scripts, print_submitted, run_here, script
+from launch.starting import count_local, print_scripts, print_submitted, run_here, script
 from launch.terminal import command, say
 
 _DEMO = Path(__file__).resolve().parent / "demo" / "sweep.yaml"
@@ -74,6 +75,7 @@ def _begin(arguments: argparse.Namespace, flags: SlurmRequest, terms: Terms) -> 
     if local:  # what the sweep file says of SLURM is for SLURM
         check_terms(terms, "local", None)
         check_before(config, run, None, say, arguments.no_check)
+        config = pack(config, None, count_local(config), say)
         return run_here(stage_sweep(config, run, "local", asdict(flags), terms.to_json()), config)
     request, terms = combine(config.slurm, site, flags, terms)
     request = replace(request, comment=request.comment or comment_of(config, run))
@@ -85,6 +87,7 @@ def _begin(arguments: argparse.Namespace, flags: SlurmRequest, terms: Terms) -> 
         return 0
     request, head = complete(request, terms, site, say)
     check_before(config, run, replace(request, nodes=1) if head else request, say, arguments.no_check)
+    config = pack(config, request, (request.cpus_per_task or 1, request.gpus_per_node or 0), say)
     if arguments.dry_run:
         print_scripts(SweepDirectory(run), request, head, config.name, site)
         return 0

@@ -24,6 +24,11 @@ class Share:
             ClusterError: a trial asks for more than the worker has.
         """
         has_cpus, has_gpus, tune = worker["cpus"], worker["gpus"], self._tune
+        if tune.trials_per_gpu == "auto" and tune.gpus_per_trial is None and has_gpus:
+            raise ClusterError(
+                "trials_per_gpu auto is decided by submit.py, from what check.py --probe has measured, but this sweep "
+                "was started without it; give a number."
+            )
         gpus = tune.gpus_per_trial if tune.gpus_per_trial is not None else float(tune.ranks if has_gpus else 0)
         at_once = max(1, int(has_gpus / gpus)) if gpus else max(1, has_cpus // tune.ranks)
         cpus = tune.cpus_per_trial if tune.cpus_per_trial is not None else float(max(1, has_cpus // at_once))

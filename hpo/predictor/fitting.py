@@ -91,11 +91,26 @@ def begin_fit(
     if wanted:
         wanted = wanted.with_defaults(comment_of(config, run), left)
         check_before(config, run, wanted.one_job, say, skip=False)
+        config = _pack(config, wanted, say)
         job = submit(config, run, wanted, lambda directory: record.write(PredictorFiles(directory.root).record), say)
         return FitHandle(run, job, wishes.verbosity)
+    config = _pack(config, None, say)
     directory = stage_sweep(config, run, place.cluster, {}, Terms(time_limit=left).to_json(), None)
     record.write(PredictorFiles(run).record)
     return FitHandle(run, start(directory, request.searched, say), wishes.verbosity)
+
+
+def _pack(config: SweepConfig, wanted: Wanted | None, say: Callable[[str], None]) -> SweepConfig:
+    """`trials_per_gpu: auto` decided, for where the fit will be at work."""
+    if config.tune.trials_per_gpu != "auto":
+        return config
+    from hpo.cluster.submission import count_local_gpus
+    from hpo.price.packing import pack
+
+    if wanted is None:
+        return pack(config, None, (len(os.sched_getaffinity(0)), count_local_gpus()), say)
+    request = wanted.request
+    return pack(config, request, (request.cpus_per_task or 1, request.gpus_per_node or 0), say)
 
 
 def _require_weights(config: SweepConfig, wanted: Wanted | None) -> None:

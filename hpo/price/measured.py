@@ -62,6 +62,7 @@ class Pace:
     checkpoint_s: float
     cpus_used: float
     import_s: float = 3.5  # where it was not measured: on an idle machine
+    device_bytes: int = 0  # memory of the GPU; 0: there was none, or an older version measured
 
     @property
     def epoch_s(self) -> float:

@@ -16,6 +16,7 @@ from hpo.config import SweepConfig
 from hpo.errors import UsageError
 from hpo.price.forecast import Forecast, Range, bounds, forecast, hosts_by
 from hpo.price.measured import Measured, Place
+from hpo.price.packing import one_each
 from hpo.price.start import earliest_start
 from hpo.price.words import finish_line
 from hpo.results.wording import moment
@@ -50,7 +51,7 @@ def find_place(config: SweepConfig, request: SlurmRequest | None, cpus: int, gpu
         ClusterError: a trial asks for more than a host has.
     """
     host = {"cpus": cpus, "gpus": gpus}
-    share = Share(config)
+    share = Share(one_each(config))
     per_trial, _ = share.divide(host)
     return Place(request, per_trial, max(1, share.places(host)))
 

@@ -36,7 +36,8 @@ _WARM_UP = 2  # updates that no time is taken of: kernels are chosen and memory 
 class Pace:
     """Seconds and bytes of one configuration. memory_bytes: of the GPU at most; without one, of the process.
     cpus_used: CPU seconds a second, which on a busy machine are fewer than the trial would use. import_s: from the
-    start of the process until torch, timm and the rest were imported."""
+    start of the process until torch, timm and the rest were imported.
+    device_bytes: all memory that the GPU has, 0 without one."""
 
     device: str
     parameters: int
@@ -48,6 +49,7 @@ class Pace:
     checkpoint_s: float
     cpus_used: float
     import_s: float = 0.0
+    device_bytes: int = 0
 
 
 def measure_pace(config: TrialConfig, data: Path, budget_s: float) -> Pace:
@@ -92,6 +94,7 @@ class _Sample(Training):
             evaluation_s=evaluation_s,
             checkpoint_s=time.perf_counter() - began,
             cpus_used=cpus_used,
+            device_bytes=torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else 0,
         )
 
     def _train_for(self, whole: Loader, budget_s: float) -> float:

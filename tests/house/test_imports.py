@@ -119,6 +119,7 @@ LATE = {  # room or file -> what it may import inside functions only
         "safetensors",
         "hpo.trial",
         "hpo.search.ray_plugins",  # for who has an instance of Ray's
+        "hpo.price.packing",  # for who wants trials_per_gpu: auto
     ),  # torch side: to predict, in the person's own process
     "hpo/__init__.py": ("hpo.predictor",),
     "hpo/search/figures.py": ("plotly",),  # for the report at an attempt's end only
