@@ -45,6 +45,8 @@ class Compilation:
 
         torch._dynamo.config.recompile_limit = _SHAPES
         torch._inductor.config.compile_threads = count_cpus()
+        # 160 MB in a folder of /tmp that anybody could have made before us; a few kernels are as soon compiled without.
+        torch._inductor.config.cpp_cache_precompile_headers = False
         for model, dynamic in self._models:
             model.compile(dynamic=dynamic)
 

@@ -10,17 +10,20 @@ saying so, above all the instructions of the CPU: code of a newer one would cras
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import hashlib
 import logging
 import os
 import platform
+import shutil
 import tarfile
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 import torch
+from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
 from hpo.data.nodecopy import private_directory
 from hpo.errors import UsageError
@@ -29,7 +32,6 @@ from hpo.ownership import PRIVATE, check_own, check_status
 
 VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 LIMIT = 2**30  # bytes of all archives of a KEY; what is made beyond stays on its node
-_LEFT_OUT = ("locks", "precompiled_headers")  # of this node; headers are large and quickly made
 
 logger = logging.getLogger(__name__)
 
@@ -55,9 +57,9 @@ class CompileCache:
     def _choose(self, name: str) -> Path | None:
         """The directory on this node, and torch told of it."""
         cls = CompileCache
-        if os.environ.get(VARIABLE, "") not in ("", cls._ours):
+        if os.environ.get(VARIABLE, "") not in ("", cls._ours, default_cache_dir()):  # torch sets the last one itself
             return None
-        directory = private_directory(name) or Path(tempfile.mkdtemp(prefix="slurmtune-compiled-"))
+        directory = private_directory(name) or _make_directory()
         os.environ[VARIABLE] = cls._ours = str(directory)
         return directory
 
@@ -93,13 +95,19 @@ class CompileCache:
             return 0
 
 
+def _make_directory() -> Path:
+    """For this process alone, where no place for directories of a node is."""
+    directory = Path(tempfile.mkdtemp(prefix="slurmtune-compiled-"))
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    return directory
+
+
 def _files(directory: Path) -> Iterator[str]:
     """Names below `directory` of what another node can use."""
     for path in sorted(directory.rglob("*")):
         name = path.relative_to(directory)
-        if path.is_file() and name.parts[0] not in _LEFT_OUT and not name.name.startswith(".") and path.suffix not in (
-            ".lock", ".tmp", ".gch",
-        ):  # fmt: skip
+        passing = name.parts[0] == "locks" or name.name.startswith(".") or path.suffix in (".lock", ".tmp")
+        if path.is_file() and not passing:
             yield name.as_posix()
 
 
