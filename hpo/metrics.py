@@ -67,6 +67,12 @@ _OTHER_NAMES = {
 }
 
 
+def problems_of(name: str) -> tuple[str, ...]:
+    """The kinds of problem that the metric is for; none where it is not known."""
+    metric = METRICS.get(_OTHER_NAMES.get(name.lower(), name.lower()))
+    return metric.problems if metric else ()
+
+
 def find_metric(name: str, problem_type: str) -> Metric:
     """The metric that people call `name`.
 

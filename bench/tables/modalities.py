@@ -73,6 +73,7 @@ def _make(dataset: Path, out: Path) -> None:
         photo = dataset / "images" / f"{row['image']}.jpg"
         if row["label"] in kinds and photo.is_file():
             lines.append(f"{photo},{row['sender_id']},{row['label']},{row['kids']}")
+    out.mkdir(parents=True, exist_ok=True)
     write_text(out / "garment.csv", "\n".join(lines) + "\n")
     types = (("sender_id", "categorical"), ("kids", "categorical"))
     options = SourceOptions(("photo",), ("label",), None, ("kids", "sender_id"), types)

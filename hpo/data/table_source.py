@@ -90,6 +90,11 @@ def _further(
     return Table(options.images, images[1:], kinds, {name: cells[name] for name in kinds}), notes
 
 
+def delimiter_of(header: str) -> str:
+    """What separates the columns: of comma, semicolon, tab and bar the one that is most in a table's first line."""
+    return max(",;\t|", key=header.count)
+
+
 def read_csv(
     path: Path, choose: Callable[[list[str]], list[str]]
 ) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
@@ -104,7 +109,7 @@ def read_csv(
         with path.open(encoding="utf-8-sig", newline="") as stream:
             header = stream.readline()
             stream.seek(0)
-            reader = csv.DictReader(stream, delimiter=max(",;\t", key=header.count), restval="")
+            reader = csv.DictReader(stream, delimiter=delimiter_of(header), restval="")
             known = [name for name in reader.fieldnames or [] if name]
             wanted = choose(known)
             rows = [(reader.line_num, {name: row[name].strip() for name in wanted}) for row in reader]

@@ -7,30 +7,76 @@ from datetime import timedelta
 from typing import Any
 
 from hpo.errors import UsageError, nearest
+from hpo.metrics import CLASSES, PROBLEM_TYPES, find_metric, problems_of
+from hpo.predictor.presets import preset
 
 _MATCHING = "matching is not available, only classes and numbers are"
 _ENSEMBLES = "ensembles are not available"
-_REFUSED = {  # AutoMM's arguments -> why not
-    **dict.fromkeys(("query", "response", "match_label", "id_mappings", "candidate_data"), _MATCHING),
-    **dict.fromkeys(
-        ("use_ensemble", "ensemble_size", "ensemble_mode", "predictions", "labels", "predictors"), _ENSEMBLES
+_REFUSED: dict[str, tuple[Any, str]] = {  # AutoMM's arguments -> its default, which changes nothing, why not others
+    **dict.fromkeys(("query", "response", "match_label", "id_mappings", "candidate_data"), (None, _MATCHING)),
+    **dict.fromkeys(("query_data", "response_data", "cutoffs"), (None, _MATCHING)),
+    "chunk_size": (1024, _MATCHING),
+    "similarity_type": ("cosine", _MATCHING),
+    "use_ensemble": (False, _ENSEMBLES),
+    "ensemble_size": (2, _ENSEMBLES),
+    "ensemble_mode": ("one_shot", _ENSEMBLES),
+    **dict.fromkeys(("predictions", "labels", "predictors"), (None, _ENSEMBLES)),
+    **dict.fromkeys(("num_classes", "classes"), (None, "classes are found from the label")),
+    "teacher_predictor": (None, "distillation is not available"),
+    **dict.fromkeys(("sample_data_path", "eval_tool", "save_results"), (None, "it is object detection's")),
+    "max_num_tuning_data": (None, "pass fewer rows as tuning_data"),
+    "clean_ckpts": (
+        False,
+        "checkpoints stay, to go on from them; launch/clean.py removes them",
     ),
-    **dict.fromkeys(("num_classes", "classes"), "classes are found from the label"),
-    "teacher_predictor": "distillation is not available",
-    "sample_data_path": "it belongs to object detection, which is not available",
-    "max_num_tuning_data": "pass fewer rows as tuning_data",
-    "clean_ckpts": "only superseded checkpoints are removed",
-    "standalone": "a saved predictor always stands alone",
-    "pretrained": "use hyperparameters={'model.timm_image.pretrained': False}",
-    "resume": "launch/submit.py --resume goes on with a fit",
-    "realtime": "there is one way to predict",
-    "warn_if_exist": "a path that exists is always refused",
-    "enable_progress_bar": "use verbosity=0",
-    "id_column": "ids are not used",
+    "standalone": (True, "a saved predictor always stands alone"),
+    "resume": (False, "launch/submit.py --resume goes on with a fit"),
+    "realtime": (False, "there is one way to predict"),
+    "warn_if_exist": (True, "a path that exists is always refused"),
+    "id_column": (None, "ids are not used"),
+    "config": (None, "hyperparameters name all keys"),
+    "pipeline": (None, "problem_type says what it is"),
 }
+_TASKS = "it is not available: only binary, multiclass and regression are"
 _KNOWN = ("label", "problem_type", "presets", "eval_metric", "validation_metric", "hyperparameters", "path",
           "verbosity", "image_column", "tuning_data", "time_limit", "save_path", "holdout_frac", "seed",
-          "hyperparameter_tune_kwargs", "column_types", "cluster", "slurm", "wait", "metrics", "as_pandas")  # fmt: skip
+          "hyperparameter_tune_kwargs", "column_types", "cluster", "slurm", "wait", "metrics", "as_pandas",
+          "pretrained", "enable_progress_bar")  # fmt: skip
+ABSENT = {  # AutoMM's methods and properties -> what does it here
+    "extract_embedding": "timm's forward_features of the model that launch/export.py writes gives them",
+    "export_onnx": "launch/export.py DIR --out MODEL --also onnx writes it",
+    "export_tensorrt": "launch/export.py DIR --out MODEL --also onnx writes what TensorRT reads",
+    "optimize_for_inference": "launch/export.py DIR --out MODEL --also torch-export writes a compiled form",
+    "dump_model": "launch/export.py DIR --out MODEL writes a folder that timm opens",
+    "list_supported_models": "timm.list_models() has them",
+    "set_num_gpus": "hyperparameters={'env.num_gpus': N} does it",
+    "get_num_gpus": "hyperparameters={'env.num_gpus': N} sets it",
+    **dict.fromkeys(
+        ("total_parameters", "trainable_parameters", "model_size"),
+        "the model that launch/export.py writes tells",
+    ),
+    **dict.fromkeys(("query", "response", "match_label"), _MATCHING),
+}
+
+
+def check_wishes(label: Any, problem_type: Any, metrics: tuple[Any, ...], presets: Any, verbosity: Any) -> None:
+    """Refuses what the constructor was told before there are data.
+
+    Raises:
+        UsageError: an unknown problem, metric or preset, or a label that is no name.
+    """
+    if label is not None and not isinstance(label, str):
+        raise UsageError(f"label must be the name of a column, got {label!r}.")
+    if problem_type is not None and str(problem_type).lower() not in ("classification", *PROBLEM_TYPES):
+        near = nearest(str(problem_type), PROBLEM_TYPES)
+        raise UsageError(f"problem_type {problem_type!r}: {_TASKS}.{near}")
+    if isinstance(verbosity, bool) or not isinstance(verbosity, int):
+        raise UsageError(f"verbosity must be a whole number, 0 to say nothing, got {verbosity!r}.")
+    preset(presets)
+    kind = None if problem_type is None else str(problem_type).lower()
+    kinds = PROBLEM_TYPES if kind is None else CLASSES if kind == "classification" else (kind,)
+    for name in (str(metric) for metric in metrics if metric is not None):
+        find_metric(name, next((k for k in kinds if k in problems_of(name)), kinds[0]))
 
 
 def to_seconds(time_limit: float | timedelta | None) -> float | None:
@@ -51,13 +97,18 @@ def check_place(cluster: str, slurm: dict[str, Any] | None) -> None:
 
 
 def refuse(where: str, others: dict[str, Any]) -> None:
-    """An argument that AutoMM has and we have not is refused with the reason; None, False and [] say nothing."""
+    """An argument that AutoMM has and we have not is refused with the reason; its default and None say nothing."""
     for name, value in others.items():
-        if name in _REFUSED:
-            if value not in (None, False):
-                raise UsageError(f"{where}: AutoMM's {name}={value!r} is not supported: {_REFUSED[name]}.")
-            continue
-        raise UsageError(f"{where} has no argument {name!r}.{nearest(name, _KNOWN)}")
+        if name not in _REFUSED:
+            raise UsageError(f"{where} has no argument {name!r}.{nearest(name, _KNOWN)}")
+        default, reason = _REFUSED[name]
+        if value is not None and not (isinstance(value, type(default)) and value == default):
+            raise UsageError(f"{where}: AutoMM's {name}={value!r} is not supported: {reason}.")
+
+
+def name_of(metric: Any) -> Any:
+    """A metric by its name, also where it is given as an object of AutoGluon's that has one."""
+    return metric if metric is None or isinstance(metric, str) else getattr(metric, "name", metric)
 
 
 def to_columns(image_column: Any) -> tuple[str, ...] | None:

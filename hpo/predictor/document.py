@@ -84,6 +84,18 @@ def read_request(
     return request
 
 
+def base_of(hyperparameters: Any, pretrained: bool) -> Any:
+    """The constructor's hyperparameters, with what `pretrained` says where they say nothing of it.
+
+    Raises:
+        UsageError: they are of no form that is known.
+    """
+    values = _as_mapping(hyperparameters)
+    if pretrained or any(name.endswith("pretrained") for name in _flat(values)):
+        return values
+    return {**values, "model.timm_image.pretrained": False}
+
+
 def to_yaml(document: Mapping[str, Any]) -> str:
     """`document` as a sweep file that launch/submit.py takes."""
     from ruamel.yaml import YAML

@@ -46,6 +46,7 @@ class Wishes:
     eval_metric: str | None
     validation_metric: str | None
     verbosity: int
+    progress: bool = True
 
 
 @dataclass(frozen=True)
@@ -93,11 +94,11 @@ def begin_fit(
         check_before(config, run, wanted.one_job, say, skip=False)
         config = _pack(config, wanted, say)
         job = submit(config, run, wanted, lambda directory: record.write(PredictorFiles(directory.root).record), say)
-        return FitHandle(run, job, wishes.verbosity)
+        return FitHandle(run, job, wishes.verbosity, wishes.progress)
     config = _pack(config, None, say)
     directory = stage_sweep(config, run, place.cluster, {}, Terms(time_limit=left).to_json(), None)
     record.write(PredictorFiles(run).record)
-    return FitHandle(run, start(directory, request.searched, say), wishes.verbosity)
+    return FitHandle(run, start(directory, request.searched, say), wishes.verbosity, wishes.progress)
 
 
 def _pack(config: SweepConfig, wanted: Wanted | None, say: Callable[[str], None]) -> SweepConfig:
@@ -167,8 +168,11 @@ def _prepare(wishes: Wishes, request: Request, data: Data, runs: Path, seed: int
         raise _no_label(wishes.label)
     tuning = None if data.tuning is None else read_samples(data.tuning, roles, "tuning_data")
     labels = infer_labels(train.labels, wishes.problem_type, request.pos_label)
-    say(f"{labels.problem_type} by {len(train)} rows of {wishes.label!r}")
-    shards = materialise(train, tuning, labels, data.holdout, seed, runs / "data", say, Bar(say))
+    said = "" if wishes.problem_type else "; problem_type says otherwise"
+    say(f"{labels.problem_type} by {len(train)} rows of {wishes.label!r}{said}")
+    shards = materialise(
+        train, tuning, labels, data.holdout, seed, runs / "data", say, Bar(say if wishes.progress else voice(0))
+    )
     return shards, labels, roles
 
 

@@ -164,10 +164,16 @@ def submit(
 class FitHandle:
     """A fit by its directory. From another process: `MultiModalPredictor.attach(directory)`."""
 
-    def __init__(self, directory: str | Path, job: LocalJob | SlurmJob | None = None, verbosity: int = 2) -> None:
+    def __init__(
+        self,
+        directory: str | Path,
+        job: LocalJob | SlurmJob | None = None,
+        verbosity: int = 2,
+        progress: bool = True,
+    ) -> None:
         self._files = PredictorFiles(absolute(directory))
         self._job = job or _find_job(self._files)
-        self._verbosity = verbosity
+        self._verbosity, self._progress = verbosity, progress
 
     def __repr__(self) -> str:
         return f"FitHandle({str(self.directory)!r})"
@@ -200,7 +206,7 @@ class FitHandle:
         """
         from hpo.predictor.predictor import MultiModalPredictor
 
-        say = voice(self._verbosity) if self._verbosity > 0 else None
+        say = voice(self._verbosity) if self._progress and self._verbosity > 0 else None
         watch = Watch(self._files.sweep, int(read_json(self._files.sweep.resolved)["num_trials"]), say)
         try:
             self._follow(watch, timeout)

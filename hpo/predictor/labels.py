@@ -96,12 +96,9 @@ def plain_label(value: Any, where: str) -> Any:
     """
     if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:
         value = value.item()
-    if (
-        value is None
-        or value == ""
-        or (isinstance(value, float) and value != value)
-        or type(value).__name__ == "NAType"
-    ):
+    if isinstance(value, (list, tuple, dict, set)) or hasattr(value, "__array__"):
+        raise DataError(f"{where} has label {value!r}; a label is one number or text.")
+    if type(value).__name__ in ("NAType", "NaTType") or value is None or value == "" or value != value:
         raise DataError(f"{where} has no label; complete it or remove the row.")
     if isinstance(value, (bool, int, float, str)):
         return value

@@ -12,19 +12,31 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hpo.data.cells import CATEGORICAL, IMAGE, NUMERICAL
 from hpo.data.images import ImagePolicy
 from hpo.data.rows import columns_of
-from hpo.errors import UsageError
+from hpo.errors import UsageError, nearest
 from hpo.layout import absolute, read_json
 from hpo.metrics import find_metric
-from hpo.predictor.arguments import check_place, refuse, to_columns, to_seconds, to_types
-from hpo.predictor.document import read_request
+from hpo.predictor.arguments import (
+    ABSENT,
+    check_place,
+    check_wishes,
+    name_of,
+    refuse,
+    to_columns,
+    to_seconds,
+    to_types,
+)
+from hpo.predictor.boards import board_of, trials_of
+from hpo.predictor.document import base_of, read_request
 from hpo.predictor.fitting import Data, Place, Wishes, begin_fit, go_on_from
 from hpo.predictor.frames import Roles
 from hpo.predictor.handle import FitHandle
@@ -49,7 +61,8 @@ class MultiModalPredictor:
         eval_metric: of `evaluate`; validation_metric: by which epochs and trials are chosen. By name, see hpo.metrics.
         presets, hyperparameters: for every fit; its own go before these.
         path: the directory of the fit, which must not exist (default runs/automm-DATE-ID).
-        image_column: one or several, found by their content if None. verbosity: 0 says nothing.
+        image_column: one or several, found by their content if None. pretrained: False starts from scratch.
+        verbosity: 0 says nothing; enable_progress_bar: False says what is decided, but not how far it is.
     Raises:
         UsageError: an argument is unknown or not supported.
     """
@@ -66,13 +79,18 @@ class MultiModalPredictor:
         verbosity: int = 2,
         validation_metric: str | None = None,
         image_column: str | Sequence[str] | None = None,
+        pretrained: bool = True,
+        enable_progress_bar: bool | None = None,
         **others: Any,
     ) -> None:
         refuse("MultiModalPredictor", others)
-        self._wishes = Wishes(
-            label or "label", problem_type, to_columns(image_column), eval_metric, validation_metric, verbosity
-        )
-        self._presets, self._hyperparameters, self._path = presets, hyperparameters, path
+        shown, chosen = name_of(eval_metric), name_of(validation_metric)
+        check_wishes(label, problem_type, (shown, chosen), presets, verbosity)
+        kind = problem_type.lower() if problem_type else None
+        progress = enable_progress_bar is not False
+        self._wishes = Wishes(label or "label", kind, to_columns(image_column), shown, chosen, verbosity, progress)
+        self._presets, self._path = presets, path
+        self._hyperparameters = base_of(hyperparameters, pretrained)
         self._files: PredictorFiles | None = None
         self._record: Record | None = None
         self._meta: dict[str, Any] = {}
@@ -168,7 +186,8 @@ class MultiModalPredictor:
         """
         refuse("evaluate", others)
         record = self._fitted()
-        names = [metrics] if isinstance(metrics, str) else list(metrics or [record.eval_metric])
+        given = metrics or record.eval_metric
+        names = [name_of(name) for name in (given if isinstance(given, (list, tuple)) else [given])]
         chosen = {name: find_metric(name, record.labels.problem_type).name for name in names}
         samples = self._read(data)
         if samples.labels is None:
@@ -226,6 +245,34 @@ class MultiModalPredictor:
         assert self._files is not None
         return str(self._files.root)
 
+    def __getattr__(self, name: str) -> Any:
+        remedy = f"; {ABSENT[name]}." if name in ABSENT else f".{nearest(name, dir(type(self)))}"
+        raise AttributeError(f"MultiModalPredictor has no {name!r}{remedy}")
+
+    @property
+    def label(self) -> str:
+        return self._record.label if self._record else self._wishes.label
+
+    @property
+    def column_types(self) -> dict[str, str]:
+        """What each column is to the model: image_path, numerical or categorical."""
+        columns, image = columns_of(self._meta), self._fitted().settings.get("image_column") or "image"
+        if columns is None:
+            return {image: IMAGE}
+        kinds = ((IMAGE, columns.images), (NUMERICAL, columns.numerical), (CATEGORICAL, columns.categorical))
+        return {c if isinstance(c, str) else c.name: kind for kind, several in kinds for c in several}
+
+    @property
+    def positive_class(self) -> Any:
+        """The class of a binary problem that roc_auc, f1, precision and recall are of."""
+        labels = self._fitted().labels
+        if labels.problem_type != "binary":
+            raise UsageError(f"positive_class is of binary problems; this one is {labels.problem_type}.")
+        return labels.classes[labels.positive]
+
+    def set_verbosity(self, verbosity: int) -> None:
+        self._wishes = replace(self._wishes, verbosity=verbosity)
+
     @property
     def problem_type(self) -> str | None:
         return self._record.labels.problem_type if self._record else self._wishes.problem_type
@@ -251,27 +298,11 @@ class MultiModalPredictor:
 
     def leaderboard(self) -> pd.DataFrame:
         """One row a trial, best first: rank, value, best epoch, state and why, and what was searched."""
-        import pandas as pd
-
-        results = self._results()
-        rows = []
-        for row in results.rows:
-            about = {
-                "rank": row.rank,
-                "trial": row.trial,
-                self._value_name(): row.value,
-                **{name: getattr(row, name) for name in ("best_epoch", "epochs", "state", "reason", "seconds")},
-            }
-            rows.append({**about, **{name: row.params.get(key) for key, name in results.columns.items()}})
-        return pd.DataFrame(rows)
+        return board_of(self._results(), self._value_name())
 
     def trials(self) -> list[dict[str, Any]]:
         """Every trial in order, with its parameters, its curve [(epoch, value)] and what became of it."""
-        return [
-            {"trial": row.trial, "params": dict(row.params), "curve": list(row.curve), "value": row.value,
-             "best_epoch": row.best_epoch, "state": row.state, "reason": row.reason, "seconds": row.seconds}
-            for row in sorted(self._results().rows, key=lambda row: row.number)
-        ]  # fmt: skip
+        return trials_of(self._results())
 
     def fit_summary(self, verbosity: int = 0, show_plot: bool = False) -> dict[str, Any]:
         """What the fit came to: the best value by its metric, the trial and epochs it is from, and the time spent."""
@@ -301,8 +332,13 @@ class MultiModalPredictor:
 
     # -- keeping ----------------------------------------------------------------------------------------------------
 
-    def save(self, path: str | Path) -> None:
-        """Writes all that `load` needs, results included, to a directory that is new or a predictor's."""
+    def save(self, path: str | Path, standalone: bool | None = True) -> None:
+        """Writes all that `load` needs, results included, to a directory that is new or was saved to before.
+
+        Raises:
+            UsageError: it holds something else, such as another fit, or cannot be written.
+        """
+        refuse("save", {"standalone": standalone})
         self._fitted()
         assert self._files is not None
         if absolute(path) != self._files.root:

@@ -57,7 +57,7 @@ def preset(name: str | None) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """
     if name is None:
         return {}, None
-    known = _OTHER_NAMES.get(name, name) if isinstance(name, str) else name
+    known = _OTHER_NAMES.get(name, name) if isinstance(name, str) else ""
     if known in _FIXED:
         return dict(_FIXED[known]), None
     if known in _SEARCHED:

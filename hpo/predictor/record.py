@@ -48,15 +48,17 @@ class PredictorFiles:
         return SweepDirectory(self.root)
 
     def copy_to(self, target: Path) -> None:
-        """All that prediction and results need, to a directory that is new, empty or a predictor's.
+        """All that prediction and results need, to a directory that is new, empty or holds a copy that was saved.
 
         Raises:
-            UsageError: the directory holds something else, or cannot be written.
+            UsageError: the directory holds something else, such as a fit, or cannot be written.
         """
         try:
             target.mkdir(parents=True, exist_ok=True)
-            if any(target.iterdir()) and not PredictorFiles(target).record.is_file():
-                raise UsageError(f"{target} holds something else; save to a new directory.")
+            there = PredictorFiles(target)
+            if any(target.iterdir()) and (there.job.is_file() or not there.record.is_file()):
+                what = "a fit" if there.record.is_file() else "something else"
+                raise UsageError(f"{target} holds {what}; save to a new directory.")
             for path in (self.weights, self.model, self.sweep.journal, self.sweep.resolved, self.record):
                 temporary = target / f".{path.name}.new"
                 shutil.copyfile(path, temporary)

@@ -22,6 +22,7 @@ from hpo.data.pictures import Pictures
 from hpo.data.read import open_split
 from hpo.data.rows import TableRows, pixels_of
 from hpo.data.sources import find_source
+from hpo.data.table_source import delimiter_of
 from hpo.errors import DataError, UsageError
 from hpo.layout import absolute
 from hpo.predictor.frames import TABLES, Roles, cells_of, find_image_column, image_references, require_columns
@@ -143,7 +144,8 @@ def _read_table(path: Path) -> pd.DataFrame:
     try:
         if path.suffix.lower() in (".parquet", ".pq"):
             return pd.read_parquet(path)
-        return pd.read_csv(path, sep=None, engine="python") if path.suffix == ".tsv" else pd.read_csv(path)
+        with path.open(encoding="utf-8-sig") as stream:
+            return pd.read_csv(path, sep=delimiter_of(stream.readline()), encoding="utf-8-sig")
     except FileNotFoundError:
         raise UsageError(f"{path} does not exist; name a table or a folder of images.") from None
     except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors

@@ -56,6 +56,13 @@ def test_encoding():
         infer_labels(["a", None], None)
     with pytest.raises(DataError, match="train_data row 1 has no label"):
         infer_labels([1.0, float("nan")], None)
+    for column in (pd.array([1, None], "Int64"), pd.array(["a", None], "string"), pd.to_datetime(["2026-01-01", None])):
+        with pytest.raises(DataError, match="train_data row 1 has no label|row 0 has label Timestamp"):
+            infer_labels(pd.Series(column).tolist(), None)
+    assert infer_labels(pd.Series([3, 1] * 5, dtype="Int64").tolist(), None).classes == (1, 3)
+    assert infer_labels(pd.Series(["b", "a"], dtype="category").tolist(), None).classes == ("a", "b")
+    with pytest.raises(DataError, match=r"row 0 has label \[1, 2\]; a label is one number or text"):
+        infer_labels([[1, 2], [3, 4]], None)
     with pytest.raises(DataError, match="every row of train_data has the label 'a'"):
         infer_labels(["a", "a"], "multiclass")
     with pytest.raises(DataError, match="row 0 has label 'x', not a finite number"):

@@ -14,6 +14,7 @@ import pytest
 from hpo import MultiModalPredictor, Real
 from hpo.errors import DataError, TrialError, UsageError
 from hpo.layout import read_json
+from hpo.predictor.document import base_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -32,6 +33,17 @@ def test_a_fit_tells_what_it_came_to(fitted):
     assert [epoch for epoch, _ in trial["curve"]] == [1, 2, 3, 4]
     assert trial["value"] == max(value for _, value in trial["curve"])
     assert trial["best_epoch"] == summary["best_epoch"]
+
+
+def test_what_it_is_is_told_in_automms_names(fitted):
+    assert (fitted.label, fitted.column_types) == ("label", {"image": "image_path"})
+    with pytest.raises(UsageError, match="positive_class is of binary problems; this one is multiclass"):
+        _ = fitted.positive_class
+    with pytest.raises(AttributeError, match="has no 'export_onnx'; launch/export.py DIR --out MODEL --also onnx"):
+        fitted.export_onnx("x")
+    with pytest.raises(AttributeError, match="has no 'leader_board'. Did you mean 'leaderboard'"):
+        fitted.leader_board()
+    assert not hasattr(fitted, "dump_model")
 
 
 def test_predictions_belong_to_their_rows(fitted, split):
@@ -92,6 +104,11 @@ def test_saved_and_loaded_elsewhere_it_is_the_same(fitted, split, tmp_path):
     (tmp_path / "other" / "mine").touch()
     with pytest.raises(UsageError, match="holds something else"):
         fitted.save(tmp_path / "other")
+    loaded = MultiModalPredictor.load(tmp_path / "moved")
+    with pytest.raises(UsageError, match="holds a fit; save to a new directory"):
+        loaded.save(fitted.path)
+    with pytest.raises(UsageError, match="AutoMM's standalone=False is not supported: a saved predictor always"):
+        fitted.save(tmp_path / "kept", standalone=False)
 
 
 def test_regression_by_rmse_goes_on_in_a_second_fit(split, here, small):
@@ -140,6 +157,7 @@ def test_binary_by_its_positive_class(split, here, small):
     one = predictor.predict_proba(test, as_multiclass=False)
     np.testing.assert_array_equal(one, predictor.predict_proba(test)[False])
     assert 0 <= predictor.evaluate(test)["roc_auc"] <= 1
+    assert predictor.positive_class is False
     assert read_json(Path(predictor.path) / "resolved.json")["seed"] == 3
 
 
@@ -182,11 +200,47 @@ def test_refused_before_anything_starts(arguments, message, split, here):
     assert {path.name for path in here.iterdir()} == {"something"}
 
 
-def test_the_constructor_and_labels_are_checked_too(split, here):
-    with pytest.raises(UsageError, match="AutoMM's query='a' is not supported: matching"):
-        MultiModalPredictor(label="label", query="a")
-    with pytest.raises(UsageError, match="no argument 'lable'. Did you mean 'label'"):
-        MultiModalPredictor(lable="label")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"query": "a"}, "AutoMM's query='a' is not supported: matching"),
+        ({"lable": "label"}, "no argument 'lable'. Did you mean 'label'"),
+        ({"label": ["a"]}, r"label must be the name of a column, got \['a'\]"),
+        ({"problem_type": "object_detection"}, "problem_type 'object_detection': it is not available: only binary"),
+        ({"problem_type": "multiclas"}, "Did you mean 'multiclass'"),
+        ({"presets": ["high_quality"]}, "presets must be one of .*, got"),
+        ({"eval_metric": "acuracy"}, "metric 'acuracy' is not known. Did you mean 'accuracy'"),
+        ({"eval_metric": "rmse", "problem_type": "binary"}, "metric 'rmse' is not for binary"),
+        ({"validation_metric": "f2"}, "metric 'f2' is not known"),
+        ({"hyperparameters": 3}, "hyperparameters must be a dict"),
+        ({"verbosity": "x"}, "verbosity must be a whole number"),
+        ({"ensemble_size": 3}, "AutoMM's ensemble_size=3 is not supported: ensembles"),
+        ({"warn_if_exist": False}, "warn_if_exist=False is not supported: a path that exists is always refused"),
+        ({"num_classes": 3}, "num_classes=3 is not supported: classes are found from the label"),
+    ],
+)
+def test_the_constructor_is_checked_at_once(arguments, message):
+    with pytest.raises(UsageError, match=message):
+        MultiModalPredictor(**arguments)
+
+
+def test_automms_own_defaults_may_be_written_out(split):
+    """They change nothing; `pretrained` and `enable_progress_bar` do what they say."""
+    defaults = {"warn_if_exist": True, "ensemble_size": 2, "ensemble_mode": "one_shot", "use_ensemble": False}
+    predictor = MultiModalPredictor("label", "Binary", eval_metric="f1", pretrained=False, enable_progress_bar=False,
+                                    query=None, num_classes=None, **defaults)  # fmt: skip
+    assert (predictor.label, predictor.problem_type) == ("label", "binary")
+    assert base_of({"optim.lr": 0.1}, pretrained=False) == {"optim.lr": 0.1, "model.timm_image.pretrained": False}
+    own = {"model": {"timm_image": {"pretrained": "auto"}}}
+    assert base_of(own, pretrained=False) == own
+    assert base_of(None, pretrained=True) == {}
+    with pytest.raises(UsageError, match="clean_ckpts=True is not supported: checkpoints stay"):
+        predictor.fit(split[0], clean_ckpts=True)
+    with pytest.raises(UsageError, match="problem_type is binary, but the label has 3 values"):
+        predictor.fit(split[0], standalone=True, clean_ckpts=False, id_mappings=None)
+
+
+def test_labels_and_validation_metrics_are_checked_too(split, here):
     with pytest.raises(UsageError, match="train_data has no column 'lable'"):
         MultiModalPredictor(label="lable").fit(split[0])
     with pytest.raises(UsageError, match="validation_metric f1 is not computed while trials train; choose of accuracy"):

@@ -21,6 +21,7 @@ from hpo.predictor.samples import decoded, is_prepared, read_prepared, read_samp
 
 POLICY = ImagePolicy("jpeg", None, 1024)
 ROLES = Roles("label")
+SEPARATORS = {"csv": ",", "tsv": "\t", "semicolons": ";", "bars": "|"}
 
 
 def shards(table, folder, tuning=None, holdout=0.25, seed=0, **options):
@@ -31,14 +32,14 @@ def shards(table, folder, tuning=None, holdout=0.25, seed=0, **options):
     return materialise(train, tuning, labels, holdout, seed, folder, said.append, lambda *_: None), said
 
 
-@pytest.mark.parametrize("form", ["frame", "csv", "tsv", "parquet", "mapping", "bytes"])
+@pytest.mark.parametrize("form", ["frame", "csv", "tsv", "semicolons", "bars", "parquet", "mapping", "bytes"])
 def test_tables(form, photos, tmp_path):
     table = photos.iloc[:6].set_index(pd.Index(list("abcdef")))
     whole = [np.array(image) for image in decoded(read_samples(table, ROLES), POLICY)]
     given = table
-    if form in ("csv", "tsv"):
-        given = tmp_path / f"t.{form}"
-        table.to_csv(given, index=False, sep="\t" if form == "tsv" else ",")
+    if form in SEPARATORS:
+        given = tmp_path / ("t.tsv" if form == "tsv" else "t.csv")
+        table.to_csv(given, index=False, sep=SEPARATORS[form], encoding="utf-8-sig")
     elif form == "parquet":
         given = tmp_path / "t.parquet"
         table.to_parquet(given)
