@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 FAULTS ?= runs/faults
 JOBS ?= 2
-PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest --durations=15 -n $(JOBS) --dist loadfile --no-loadscope-reorder
 CACHES := .pytest_cache .mypy_cache .ruff_cache *.egg-info
 
 .NOTPARALLEL:
@@ -38,7 +38,7 @@ demo: .venv/ready
 test: .venv/ready
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then tests/slurm_cluster/install.sh || true; fi
 	$(PYTEST) -m 'not slurm and not faults'
-	$(BIN)/python -m pytest -m 'slurm and not faults'
+	$(BIN)/python -m pytest --durations=15 -m 'slurm and not faults'
 
 test-fast: .venv/ready
 	$(PYTEST) -m 'not ray and not slurm and not faults'
