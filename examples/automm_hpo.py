@@ -20,6 +20,7 @@ import pandas as pd  # noqa: E402
 from ray import tune  # noqa: E402
 
 from hpo import MultiModalPredictor  # noqa: E402
+from hpo.errors import SlurmtuneError  # noqa: E402
 
 ARCHIVE = Path(__file__).resolve().parents[1] / "launch" / "demo" / "clothing.zip"
 QUICK = {"model.timm_image.image_size": 32, "model.timm_image.pretrained": False, "env.batch_size": 16}
@@ -31,8 +32,13 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small images from scratch instead of timm's weights")
     arguments = parser.parse_args()
     photos = arguments.photos or unpack(Path("photos"))
+    if not photos.is_dir():
+        parser.error(f"{photos} is no folder; name one that has a folder of photographs for each class")
     train_data, test_data = read_tables(photos)
-    fit_and_search(train_data, test_data, QUICK if arguments.quick else None)
+    try:
+        fit_and_search(train_data, test_data, QUICK if arguments.quick else None)
+    except SlurmtuneError as error:  # one line that says what to do
+        raise SystemExit(f"automm_hpo.py: {error}") from None
 
 
 def unpack(folder: Path, per_class: int = 10) -> Path:

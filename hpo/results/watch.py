@@ -49,9 +49,9 @@ class Watch:
 
     def _tell(self, event: Event) -> None:
         if event["type"] == "finished":
-            self._put(f"trial {event['trial']} {event['state']}: {event['reason']}; {self._line('')}")
+            self._put(f"trial {event['trial']} {event['state']}: {event['reason'].rstrip('.')}; {self._line('')}")
         elif event["type"] == "failed" and event["retry"]:
-            self._put(f"trial {event['trial']} {event['kind']}: {event['cause']}; it will run again")
+            self._put(f"trial {event['trial']} {event['kind']}: {event['cause'].rstrip('.')}; it will run again")
 
     def _put(self, line: str) -> None:
         self._told = time.monotonic()
