@@ -23,7 +23,8 @@ import os
 from hpo.check.controller import ask_site
 from hpo.check.findings import Finding, Findings
 from hpo.check.site import judge_request
-from hpo.cluster.request import Partition, SlurmRequest, check_fits, fill_in, read_partitions
+from hpo.cluster.partitions import Partition, check_fits, fill_in, read_partitions
+from hpo.cluster.request import SlurmRequest
 from hpo.cluster.sites import Site, choose_site, expand_runs
 from hpo.doctor.environment import check_environment
 from hpo.doctor.jobs import ask_hosts
@@ -83,7 +84,7 @@ def _examine_slurm(arguments: argparse.Namespace, site: Site, runs: Path, wait_s
     """SLURM's own answers, a first site file, and the two jobs."""
     asked = SlurmRequest.from_words(site.slurm).merged(SlurmRequest.from_words(slurm_words(arguments)))
     site.check(asked)
-    partitions = read_partitions()
+    partitions = read_partitions(asked.partition)
     partition = choose_for_gpus(asked.partition, partitions)
     answers = ask_site(partition.name)
     has = f"{partition.nodes} hosts with {partition.gpus} GPUs"

@@ -10,7 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hpo.cluster.request import SlurmRequest, check_fits, choose_partition, fill_in, read_partitions
+from hpo.cluster.partitions import (
+    check_fits,
+    choose_partition,
+    choose_partitions,
+    fill_in,
+    read_partitions,
+)
+from hpo.cluster.request import SlurmRequest
 from hpo.cluster.sites import Site
 from hpo.cluster.terms import Terms, check_terms, head_request
 from hpo.config import SweepConfig
@@ -40,17 +47,16 @@ def complete(
         raise UsageError(
             f"--mode pool wants sbatch inside {site.activate['apptainer']}; leave it out, or the container."
         )
-    partitions = read_partitions()
-    partition = choose_partition(request.partition, partitions)
+    partitions = read_partitions(",".join(filter(None, (request.partition, terms.head_partition))))
     # a pool's workers may share a host or wait for each other: their number has no limit
-    check_fits(replace(request, nodes=None) if terms.pool else request, partition)
+    partition = choose_partition(replace(request, nodes=None) if terms.pool else request, partitions)
     filled, notes = fill_in(request, partition)
     check_terms(terms, "slurm", filled.gpus_per_node)
     if request.partition is None:
         notes.insert(0, f"--partition {partition.name}")
     head = None
     if terms.pool:
-        where = choose_partition(terms.head_partition or filled.partition, partitions)
+        where = choose_partitions(terms.head_partition or filled.partition, partitions)[0]
         head = head_request(filled, terms, where)
         check_fits(head, where)
         notes += [f"--head-{key} {getattr(head, key)}" for key in ("partition", "time")

@@ -1,16 +1,14 @@
-"""What a job asks SLURM for: the flags, the defaults for what was not said, and what the partition can give.
+"""What a job asks SLURM for, in sbatch's words; hpo.cluster.partitions has the defaults for what was not said.
 
-Standard library only; one call of sinfo.
+Standard library only.
 """
 
 from __future__ import annotations
 
 import re
 import shlex
-import shutil
-import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from hpo.cluster.words import (
@@ -18,23 +16,18 @@ from hpo.cluster.words import (
     Gpus,
     check_sbatch_args,
     check_word,
-    count_gpus,
-    format_minutes,
     parse_gpus,
     parse_gres,
     parse_memory,
     parse_minutes,
 )
 from hpo.config import SLURM_KEYS, TERM_KEYS
-from hpo.errors import ClusterError, UsageError, nearest
+from hpo.errors import UsageError
 
 GPU_WORDS = ("gpus-per-node", "gres")
 _MEMORY = ("mem", "mem_per_gpu", "mem_per_cpu")
 _NOT_AS_IT_STANDS = ("gpus_per_node", "gpu_type", "gpus_as", "gres", "exclusive", "job_name", "sbatch_arg")
 
-_DEADLINE_S = 20
-_NODES, _GPUS, _MINUTES = 1, 2, 60  # for a job about which nothing was said
-_CPUS_WITHOUT_GPU = 16
 _SIGNAL_S = 45  # SLURM's USR2 before the walltime, or an eighth of it: the supervisor's own clock comes first
 
 
@@ -170,133 +163,3 @@ def _check(name: str, value: Any) -> Any:
     elif name in (*_MEMORY, "tmp"):
         parse_memory(word)
     return word
-
-
-@dataclass(frozen=True)
-class Partition:
-    """What sinfo says: of a partition's hosts the largest GPU count, and CPUs and memory of the hosts that have it."""
-
-    name: str
-    default: bool
-    nodes: int
-    gpus: int
-    cpus: int
-    memory_mb: int
-    minutes: int | None  # None: no limit
-
-
-def read_partitions() -> list[Partition]:
-    """The partitions of the cluster that this machine belongs to.
-
-    Raises:
-        ClusterError: there is no SLURM here, or it does not answer.
-    """
-    if shutil.which("sbatch") is None or shutil.which("sinfo") is None:
-        raise ClusterError(
-            "SLURM's sbatch is not on this machine's PATH; run this on a login node, or add --cluster local."
-        )
-    command = ["sinfo", "-h", "-o", "%P|%D|%G|%l|%c|%m"]
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=_DEADLINE_S, check=False)
-    except subprocess.TimeoutExpired:
-        raise ClusterError(
-            f"sinfo gave no answer in {_DEADLINE_S} s; SLURM's controller may be down, try again later."
-        ) from None
-    if answer.returncode:
-        raise ClusterError(f"sinfo failed: {' '.join(answer.stderr.split())}; is SLURM up on this machine?")
-    return parse_partitions(answer.stdout)
-
-
-def parse_partitions(text: str) -> list[Partition]:
-    """Partitions from lines of 'gpu*|3|gpu:4|1:00:00|8|8000', one or more lines a partition."""
-    found: dict[str, Partition] = {}
-    for line in filter(None, text.splitlines()):
-        name, nodes, gres, limit, cpus, memory = line.split("|")
-        new = Partition(
-            name=name.rstrip("*"),
-            default=name.endswith("*"),
-            nodes=int(nodes),
-            gpus=sum(count_gpus(gres).values()),
-            cpus=int(cpus.rstrip("+")),
-            memory_mb=int(memory.rstrip("+")),
-            minutes=None if limit in ("infinite", "UNLIMITED") else parse_minutes(limit),
-        )
-        old = found.get(new.name)
-        if old:
-            larger = max(old, new, key=lambda part: (part.gpus, part.cpus))
-            new = replace(larger, nodes=old.nodes + new.nodes)
-        found[new.name] = new
-    return list(found.values())
-
-
-def choose_partition(name: str | None, partitions: list[Partition]) -> Partition:
-    """The partition of that name, or the site's default.
-
-    Raises:
-        UsageError: there is none of that name, or no default and none was named.
-    """
-    for partition in partitions:
-        if partition.name == name or (name is None and partition.default):
-            return partition
-    names = [partition.name for partition in partitions]
-    if name is None:
-        raise UsageError(f"this site has no default partition; add --partition with one of {', '.join(names)}.")
-    raise UsageError(f"partition {name!r} does not exist here.{nearest(name, names)} sinfo knows {', '.join(names)}.")
-
-
-def fill_in(request: SlurmRequest, partition: Partition) -> tuple[SlurmRequest, list[str]]:
-    """The request with our defaults, each lowered to what the partition has, and what to tell the person of it.
-
-    What a person asked for is not lowered; see check_fits.
-    """
-    notes = []
-    nodes = min(_NODES, partition.nodes)
-    gpus = min(_GPUS, partition.gpus)
-    minutes = min(_MINUTES, partition.minutes or _MINUTES)
-    given_gpus = request.gpus_per_node if request.gpus_per_node is not None else gpus
-    share = min(1.0, given_gpus / partition.gpus) if partition.gpus and given_gpus else 1.0
-    cpus = max(1, int(partition.cpus * share)) if given_gpus else min(partition.cpus, _CPUS_WITHOUT_GPU)
-    cpus = partition.cpus if request.exclusive == "yes" else cpus
-    memory = int(partition.memory_mb * (share if given_gpus else cpus / max(1, partition.cpus)))
-    filled = replace(
-        request,
-        partition=request.partition or partition.name,
-        nodes=request.nodes or nodes,
-        gpus_per_node=given_gpus,
-        cpus_per_task=request.cpus_per_task or cpus,
-        mem=request.mem or _memory_word(request, memory),
-        time=request.time or format_minutes(minutes),
-    )
-    for name in ("nodes", "gpus_per_node", "cpus_per_task", "mem", "time"):
-        if getattr(request, name) is None and getattr(filled, name) is not None:
-            notes.append(f"--{name.replace('_', '-')} {getattr(filled, name)}")
-    return filled, notes
-
-
-def _memory_word(request: SlurmRequest, share_mb: int) -> str | None:
-    """The default of --mem: the job's share, or all of a host of its own; None where SLURM does not count it."""
-    if request.mem_per_gpu or request.mem_per_cpu:
-        return None
-    if request.exclusive == "yes":
-        return "0"
-    return f"{share_mb}M" if share_mb > 1 else None
-
-
-def check_fits(request: SlurmRequest, partition: Partition) -> None:
-    """Refuses what the partition can never give: many sites let such a job wait for ever instead.
-
-    Raises:
-        UsageError: more hosts, GPUs or CPUs a host, or time than the partition has.
-    """
-    memory = partition.memory_mb if partition.memory_mb > 1 else None  # 1: SLURM does not count it
-    limits = (
-        ("nodes", request.nodes, partition.nodes, "hosts"),
-        ("gpus-per-node", request.gpus_per_node, partition.gpus, "GPUs a host"),
-        ("cpus-per-task", request.cpus_per_task, partition.cpus, "CPUs a host"),
-        ("mem", parse_memory(request.mem) if request.mem else None, memory, "MB a host"),
-        ("time", parse_minutes(request.time) if request.time else None, partition.minutes, "minutes"),
-    )
-    for flag, asked, limit, unit in limits:
-        if asked is not None and limit is not None and asked > limit:
-            given = getattr(request, flag) if flag in ("time", "mem") else asked
-            raise UsageError(f"--{flag} {given}: partition {partition.name} has at most {limit} {unit}; ask for less.")

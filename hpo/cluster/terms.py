@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from hpo.cluster.request import Partition, SlurmRequest
+from hpo.cluster.partitions import Partition
+from hpo.cluster.request import SlurmRequest
 from hpo.cluster.words import check_whole, format_minutes, parse_minutes
 from hpo.errors import UsageError, nearest
 from hpo.usage import Usage

@@ -15,6 +15,9 @@ from hpo.errors import UsageError, nearest
 _UNITS = {"K": 1 / 1024, "M": 1, "G": 1024, "T": 1024**2}
 _MAIL = ("NONE", "BEGIN", "END", "FAIL", "REQUEUE", "ALL", "INVALID_DEPEND", "TIME_LIMIT", "TIME_LIMIT_90",
          "TIME_LIMIT_80", "TIME_LIMIT_50")  # fmt: skip
+UNLIMITED = ("UNLIMITED", "INFINITE", "N/A")  # limits that are none, as scontrol and sinfo write them
+_YEAR_MINUTES = 365 * 24 * 60
+_KIND = r"[\w.+-]*[A-Za-z_][\w.+-]*"  # of GPUs: h100, or a slice of one such as 1g.10gb and a100_1g.5gb+me
 _DEPENDENCY = re.compile(r"(after(any|ok|notok|burstbuffer)?(:\d+(\+\d+)?)+|singleton)")
 _OWN_FLAGS = {  # sbatch's flags that a job of ours has already, and what to give instead
     **dict.fromkeys(("output", "error", "open-mode"), "logs are in the sweep's directory"),
@@ -52,7 +55,10 @@ def check_line(name: str, value: Any) -> str:
 
 
 def parse_minutes(text: str) -> int:
-    """Minutes of a SLURM time: 30, 30:00, 1:30:00, 2-0, 2-12:00, 1-0:0:0. Begun minutes count whole."""
+    """Minutes of a SLURM time: 30, 30:00, 1:30:00, 2-0, 2-12:00, 1-0:0:0. Begun minutes count whole. UNLIMITED is a
+    year, after which SLURM ends such a job (YEAR_SECONDS in its slurm.h)."""
+    if str(text).strip().upper() in UNLIMITED[:2]:
+        return _YEAR_MINUTES
     match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", str(text).strip())
     if not match:
         raise UsageError(f"time {text!r} is not one of SLURM's forms: minutes, H:MM:SS, D-H, D-HH:MM:SS.")
@@ -91,11 +97,11 @@ class Gpus:
 
 
 def parse_gpus(name: str, value: Any) -> Gpus:
-    """'4', 4 or 'h100:4'."""
-    match = re.fullmatch(r"(?:([A-Za-z][\w.-]*):)?(\d+)", "" if isinstance(value, bool) else str(value))
+    """'4', 4, 'h100:4' or, of slices (MIG), '1g.10gb:2'."""
+    match = re.fullmatch(rf"(?:({_KIND}):)?(\d+)", "" if isinstance(value, bool) else str(value))
     if not match:
         flag = f"--{name.replace('_', '-')}"
-        raise UsageError(f"{flag} must be a number of GPUs, or TYPE:NUMBER as in h100:4, got {value!r}.")
+        raise UsageError(f"{flag} must be a number of GPUs, or TYPE:NUMBER as in h100:4 or 1g.10gb:2, got {value!r}.")
     return Gpus(int(match.group(2)), match.group(1) or "")
 
 
@@ -120,7 +126,7 @@ def count_gpus(text: str) -> dict[str, int]:
     """Of what sinfo says a host has, 'gpu:a100:4(S:0-1),gpu:1g.10gb:7', {'a100': 4, '1g.10gb': 7}; a count without a
     type goes to ''."""
     found: dict[str, int] = {}
-    for kind, count in re.findall(r"\bgpu(?::([\w.-]+))?:(\d+)", text):
+    for kind, count in re.findall(rf"(?:^|,)gpu(?::({_KIND}))?:(\d+)", text):
         found[kind] = found.get(kind, 0) + int(count)
     return found
 

@@ -7,7 +7,8 @@ import subprocess
 from pathlib import Path
 
 from hpo.check.controller import Site as Answers
-from hpo.cluster.request import Partition, SlurmRequest, choose_partition
+from hpo.cluster.partitions import Partition, choose_partitions
+from hpo.cluster.request import SlurmRequest
 from hpo.cluster.sites import config_folders
 from hpo.cluster.words import format_minutes
 from hpo.errors import UsageError
@@ -27,7 +28,7 @@ def cluster_name() -> str:
 def choose_for_gpus(name: str | None, partitions: list[Partition]) -> Partition:
     """The partition named; else the site's default if it has GPUs or none has; else the one with most GPUs a host."""
     if name:
-        return choose_partition(name, partitions)
+        return choose_partitions(name, partitions)[0]
     best = max(partitions, key=lambda one: (one.gpus > 0, one.default, one.gpus, one.nodes))
     if not partitions:
         raise UsageError("sinfo names no partition that you may see.")

@@ -31,7 +31,7 @@ SCRIPTS = {
     "sinfo": f'case "$*" in\n*-N*) {_HOSTS} ;;\n*) cat <<END\n{PARTITIONS}END\n;;\nesac\n',
     "scontrol": f"""\
 case "$*" in
-*config*) echo "AccountingStorageEnforce = associations,limits,qos" ;;
+*config*) echo "ClusterName = big"; echo "AccountingStorageEnforce = associations,limits,qos" ;;
 *closed*) echo "PartitionName=closed {_ALL.replace("State=UP", "State=DRAIN")}" ;;
 *staff*) echo "PartitionName=staff {_ALL.replace("AllowGroups=ALL", "AllowGroups=professors")}" ;;
 *physics*) echo "PartitionName=physics {_ALL.replace("AllowAccounts=ALL", "AllowAccounts=physics")}" ;;
@@ -42,8 +42,9 @@ esac
 """,
     "sacctmgr": """\
 case "$*" in
-*assoc*) echo "vision||normal,short"; echo "biology||normal" ;;
-*) echo "normal|||gres/gpu=8"; echo "short|02:00:00||"; echo "long|7-00:00:00||" ;;
+*assoc*)
+    echo "big|vision||normal,short|vision"; echo "big|biology||normal|vision"; echo "other|vison||normal|vison" ;;
+*) echo "normal|||gres/gpu=8|"; echo "short|02:00:00|||"; echo "long|7-00:00:00|||DenyOnLimit" ;;
 esac
 """,
     "sbatch": 'echo "$@" >>"$(dirname "$0")/submitted"; exit 1\n',

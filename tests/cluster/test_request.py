@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from hpo.cluster.request import (
-    SlurmRequest,
-    choose_partition,
-    fill_in,
-    parse_partitions,
-)
+from hpo.cluster.partitions import check_fits, choose_partition, choose_partitions, fill_in, parse_partitions
+from hpo.cluster.request import SlurmRequest
 from hpo.cluster.submission import ROOT, explain_refusal, render_script
 from hpo.cluster.words import format_minutes, parse_minutes
 from hpo.errors import UsageError
@@ -31,7 +27,16 @@ def test_partitions_are_read_as_sinfo_prints_them():
 
 @pytest.mark.parametrize(
     ("text", "minutes"),
-    [("30", 30), ("30:00", 30), ("0:30", 1), ("1:30:00", 90), ("2-0", 2880), ("1-12:30", 2190), ("1-0:0:1", 1441)],
+    [
+        ("30", 30),
+        ("30:00", 30),
+        ("0:30", 1),
+        ("1:30:00", 90),
+        ("2-0", 2880),
+        ("1-12:30", 2190),
+        ("1-0:0:1", 1441),
+        ("UNLIMITED", 525600),
+    ],
 )
 def test_times(text, minutes):
     assert parse_minutes(text) == minutes
@@ -69,11 +74,68 @@ def test_what_was_asked_for_is_kept():
 
 def test_a_partition_that_is_not_there_is_refused_with_the_nearest():
     partitions = parse_partitions(SINFO)
-    assert choose_partition(None, partitions).name == "gpu"
+    assert [partition.name for partition in choose_partitions(None, partitions)] == ["gpu"]
     with pytest.raises(UsageError, match="Did you mean 'debug'"):
-        choose_partition("debugg", partitions)
+        choose_partitions("debugg", partitions)
     with pytest.raises(UsageError, match="no default partition"):
-        choose_partition(None, partitions[1:])
+        choose_partitions(None, partitions[1:])
+
+
+def test_of_several_partitions_the_first_that_takes_the_job_gives_the_defaults():
+    partitions = parse_partitions(SINFO)
+    asked = SlurmRequest(partition="debug,gpu", gpus_per_node=4)
+    assert choose_partition(asked, partitions).name == "gpu"
+    assert fill_in(asked, choose_partition(asked, partitions))[0].partition == "debug,gpu"
+    with pytest.raises(UsageError, match="partition debug has at most 1 GPUs a host"):
+        choose_partition(SlurmRequest(partition="debug,gpu", gpus_per_node=16), partitions)
+    with pytest.raises(UsageError, match="partition 'gup' does not exist here. Did you mean 'gpu'"):
+        choose_partition(SlurmRequest(partition="debug,gup"), partitions)
+
+
+MIXED = """all*|4|gpu:a100:4(S:0-1),gpu:1g.10gb:14|infinite|64|256000
+all*|2|gpu:v100:2|infinite|16|64000+
+all*|9|(null)|UNLIMITED|128|1000000
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "gpus", "cpus", "memory"),
+    [
+        ({}, 2, 7, "28444M"),  # of the most frequent hosts with two GPUs of any type
+        ({"gpus_per_node": "v100:2"}, 2, 16, "64000M"),
+        ({"gpus_per_node": "1g.10gb:7"}, 7, 32, "128000M"),
+        ({"gpus_per_node": 0}, 0, 16, "125000M"),
+        ({"gpus_per_node": 0, "nodes": 12}, 0, 16, "64000M"),  # so that every host will do
+    ],
+)
+def test_defaults_are_those_of_hosts_that_can_take_the_job(words, gpus, cpus, memory):
+    [partition] = parse_partitions(MIXED)
+    filled, _ = fill_in(SlurmRequest.from_words(words), partition)
+    assert (filled.gpus_per_node, filled.cpus_per_task, filled.mem) == (gpus, cpus, memory)
+
+
+def test_hosts_without_gpus_may_be_the_largest():
+    [partition] = parse_partitions(MIXED)
+    assert (partition.minutes, partition.nodes, partition.gpus) == (None, 15, 18)
+    check_fits(SlurmRequest(gpus_per_node=0, cpus_per_task=128, mem="900000M", time="UNLIMITED"), partition)
+
+
+def test_what_sinfo_says_where_little_is_configured():
+    """RealMemory is 1 until a site sets it; a partition may be empty; SLURM_CLUSTERS adds a line."""
+    plain, empty = parse_partitions("CLUSTER: big\nplain*|2|(null)|infinite|1|1\nempty|0|(null)|n/a|0|0\n")
+    filled, notes = fill_in(SlurmRequest(), plain)
+    assert (filled.mem, filled.gpus_per_node, filled.cpus_per_task) == (None, 0, 1)
+    assert not [note for note in notes if "--mem" in note]
+    check_fits(SlurmRequest(mem="64G"), plain)
+    with pytest.raises(UsageError, match="at most 0 hosts"):
+        check_fits(SlurmRequest(nodes=1), empty)
+
+
+def test_a_qos_may_lift_the_limit_on_time():
+    gpu, _, _ = parse_partitions(SINFO)
+    with pytest.raises(UsageError, match="at most 60 minutes"):
+        check_fits(SlurmRequest(time="2:00:00"), gpu)
+    check_fits(SlurmRequest(time="2:00:00", qos="long"), gpu)
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,10 @@ def test_memory(text, megabytes):
 def test_gpus():
     assert parse_gpus("gpus_per_node", 4) == Gpus(4)
     assert parse_gpus("gpus_per_node", "h100:4") == Gpus(4, "h100")
+    assert parse_gpus("gpus_per_node", "1g.10gb:2") == Gpus(2, "1g.10gb")
+    assert parse_gpus("gpus_per_node", "a100_1g.5gb+me:1") == Gpus(1, "a100_1g.5gb+me")
+    assert parse_gres("gpu:1g.10gb:2") == (Gpus(2, "1g.10gb"), "")
+    assert parse_gres("gpu:3g.20gb") == (Gpus(1, "3g.20gb"), "")
     assert parse_gres("gpu:2") == (Gpus(2), "")
     assert parse_gres("gpu:a100:2,nvme:1") == (Gpus(2, "a100"), "nvme:1")
     assert parse_gres("gpu:a100") == (Gpus(1, "a100"), "")
@@ -39,6 +43,7 @@ def test_gpus():
 
 def test_gpus_of_a_host_by_type_slices_too():
     assert count_gpus("gpu:a100:4(S:0-1),gpu:1g.10gb:7,shard:8") == {"a100": 4, "1g.10gb": 7}
+    assert count_gpus("gpu:a100_1g.5gb+me:1,gpu:a100:2") == {"a100_1g.5gb+me": 1, "a100": 2}
     assert count_gpus("gpu:4(S:0-1)") == {"": 4}
     assert count_gpus("(null)") == {}
 
@@ -86,7 +91,8 @@ def test_a_request_survives_the_trip_through_json():
     ("words", "message"),
     [
         ({"gpus_per_node": "four"}, "must be a number of GPUs, or TYPE:NUMBER"),
-        ({"gpus_per_node": "4:h100"}, "TYPE:NUMBER as in h100:4, got '4:h100'"),
+        ({"gpus_per_node": "4:h100"}, "TYPE:NUMBER as in h100:4 or 1g.10gb:2, got '4:h100'"),
+        ({"gpus_per_node": "2:4"}, "TYPE:NUMBER"),
         ({"gpus_per_node": "h100:4", "gres": "gpu:2"}, "ask for different GPUs"),
         ({"gres": "gpu:a100:1,gpu:h100:1"}, "one kind of GPU a job"),
         ({"gres": "gpu=4"}, "--gres takes NAME:NUMBER"),
