@@ -13,9 +13,11 @@ import subprocess
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from hpo.cache import Cache
 from hpo.errors import UsageError, WeightsError
 from hpo.layout import absolute, write_json
 from hpo.requirements import is_certain
@@ -26,7 +28,7 @@ MODEL, PRETRAINED = "model.timm_image.checkpoint_name", "model.timm_image.pretra
 WAYS = ("auto", "true", "false")  # what `pretrained` can be, when it is no file
 _MANIFEST = "slurmtune-weights.json"
 _VERSION = 1
-_SEARCH_DEADLINE_S = 120  # timm and torch are imported from a network file system
+SEARCH_DEADLINE_S = 120  # timm and torch are imported from a network file system
 _NAMED = 3  # models in a message
 _BLOCK = 2**22
 
@@ -140,7 +142,7 @@ def hash_file(path: Path) -> str:
     return digest.hexdigest()
 
 
-def check_weights(space: Space, remedy: str, home: Path | None = None, may_download: bool = False) -> None:
+def check_weights(space: Space, remedy: str, may_download: bool = False) -> None:
     """Refuses a sweep of which some trial would find no weights.
 
     `may_download`: trials have a network, so that `pretrained: true` fetches for itself.
@@ -148,34 +150,87 @@ def check_weights(space: Space, remedy: str, home: Path | None = None, may_downl
     Raises:
         WeightsError: names what is missing, and `remedy`, the command that fetches it.
     """
+    unknown = unknown_weights(space, may_download)
+    if unknown:
+        refuse_missing(_search_caches(unknown), remedy)
+
+
+def unknown_weights(space: Space, may_download: bool = False) -> list[str]:
+    """The models of which some trial wants weights that neither the manifest of cache_home() nor an earlier search
+    tells: only timm itself, which takes torch and seconds, can say whether a cache holds them, see `refuse_missing`.
+
+    Raises:
+        WeightsError: a file that the space names is not there.
+    """
     wanted = wanted_weights(space)
     for file in wanted.files:
         if not file.is_file():
             raise WeightsError(f"{PRETRAINED}: there is no file {file}; give the path of a weights file, or auto.")
     if may_download and wanted.downloads:
-        return
-    home = home or cache_home()
+        return []
+    home = cache_home()
     known = read_manifest(home)
-    unknown = [model for model in wanted.models if model not in known or not is_in_place(known[model], home)]
-    missing = _search_caches(unknown) if unknown else []
+    return [
+        model
+        for model in wanted.models
+        if not (model in known and is_in_place(known[model], home)) and not _is_remembered(model)
+    ]
+
+
+def refuse_missing(found: Mapping[str, str | None], remedy: str) -> None:
+    """Remembers where weights were found. `found`: model -> the file, '' where timm publishes none, None: missing; as
+    hpo.trial.fetch answers.
+
+    Raises:
+        WeightsError: some are missing; names them and `remedy`.
+    """
+    for model, file in found.items():
+        if file is not None:
+            Cache("weights").put(_place_key(model), file)
+    missing = [model for model, file in found.items() if file is None]
     if not missing:
         return
     named = ", ".join(missing[:_NAMED]) + (f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else "")
     raise WeightsError(
-        f"no pretrained weights of {named} below {home}: run `{remedy}` here or on any machine with network and the "
-        f"same HF_HOME, or start from scratch with {PRETRAINED}: false."
+        f"no pretrained weights of {named} below {cache_home()}: run `{remedy}` here or on any machine with network "
+        f"and the same HF_HOME, or start from scratch with {PRETRAINED}: false."
     )
 
 
-def _search_caches(models: Iterable[str]) -> list[str]:
-    """Those of `models` that no cache on this machine holds, by timm's own word: a process of its own, some seconds."""
+def _is_remembered(model: str) -> bool:
+    """Whether an earlier search found the model's weights, and they are there still; or found that there are none."""
+    file = Cache("weights").get(_place_key(model))
+    return file is not None and (file == "" or Path(file).is_file())
+
+
+def _place_key(model: str) -> dict[str, Any]:
+    """What decides where timm finds a model's weights."""
+    caches = {name: os.environ.get(name) for name in ("HF_HUB_CACHE", "TORCH_HOME")}
+    return {"model": model, "home": str(cache_home()), "timm": installed("timm"), **caches}
+
+
+def installed(package: str) -> str:
+    """Its version, '' where it is not there."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _search_caches(models: Iterable[str]) -> dict[str, str | None]:
+    """Where the caches of this machine hold the weights of `models`, by timm's own word: a process of its own, some
+    seconds."""
     command = [sys.executable, "-m", "hpo.trial.fetch", *models]
     root = str(Path(__file__).resolve().parents[1])
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_SEARCH_DEADLINE_S, check=True,
+        done = subprocess.run(command, capture_output=True, text=True, timeout=SEARCH_DEADLINE_S, check=True,
                               env=environ)  # fmt: skip
     except (OSError, subprocess.SubprocessError) as error:
         said = " ".join(str(getattr(error, "stderr", None) or error).split())[-300:]
-        raise WeightsError(f"the caches of weights cannot be searched ({said}); is timm installed?") from None
-    return list(json.loads(done.stdout))
+        raise cannot_search(said) from None
+    return dict(json.loads(done.stdout))
+
+
+def cannot_search(said: str) -> WeightsError:
+    return WeightsError(f"the caches of weights cannot be searched ({said}); is timm installed?")

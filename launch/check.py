@@ -25,7 +25,7 @@ import time
 from dataclasses import replace
 
 from hpo.check.findings import TOPICS, Finding, Findings
-from hpo.check.preflight import check_sweep
+from hpo.check.preflight import Preflight
 from hpo.cluster.completion import combine, complete
 from hpo.cluster.request import SlurmRequest
 from hpo.cluster.sites import Site, choose_site, expand_runs
@@ -37,7 +37,7 @@ from hpo.layout import absolute
 from hpo.price.page import price_json, price_lines
 from hpo.price.quote import Quote, find_place, parse_by, quote_sweep
 from hpo.staging import name_run
-from hpo.weights import check_weights, is_offline
+from hpo.weights import is_offline
 from launch import submit
 from launch.flags import slurm_words
 from launch.starting import script
@@ -61,15 +61,21 @@ def main(argv: list[str] | None = None) -> int:
     config = load_sweep(path, submit.overrides(arguments), runs)
     run = absolute(arguments.run_dir) if arguments.run_dir else name_run(runs, config.name)
     on_slurm, findings = arguments.cluster != "local", Findings()
-    request = pool = None
-    if on_slurm:
-        with findings.on("site"):
-            request, pool = _request(arguments, config, site)
-    with findings.on("models"):
-        remedy, downloads = f"{script('prefetch.py')} {path}", not is_offline(usual=on_slurm)
-        check_weights(config.space, remedy, may_download=downloads)
-    one_job = replace(request, nodes=1) if request and pool else request  # each job of a pool is of one host
-    check_sweep(config, run, one_job, findings, on_slurm=on_slurm, deep=arguments.deep)
+    request = None
+    with Preflight(
+        config,
+        run,
+        findings,
+        on_slurm=on_slurm,
+        remedy=f"{script('prefetch.py')} {path}",
+        may_download=not is_offline(usual=on_slurm),
+        mode="deep" if arguments.deep else "all",
+    ) as checks:
+        pool = False
+        if on_slurm:
+            with findings.on("site"):
+                request, pool = _request(arguments, config, site)
+        checks.judge(replace(request, nodes=1) if request and pool else request)  # each job of a pool is of one host
     quote = None
     if not findings.errors and (arguments.price or arguments.probe or arguments.by):
         quote = _quote(arguments, config, request, runs)

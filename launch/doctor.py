@@ -19,6 +19,7 @@ if __package__ in (None, ""):  # run as a file: Python put launch/ on the path, 
 import argparse
 import json
 import os
+from typing import Any
 
 from hpo.check.controller import ask_site
 from hpo.check.findings import Finding, Findings
@@ -81,7 +82,7 @@ def _seconds(text: str) -> int:
 
 
 def _examine_slurm(arguments: argparse.Namespace, site: Site, runs: Path, wait_s: int, findings: Findings) -> None:
-    """SLURM's own answers, a first site file, and the two jobs."""
+    """SLURM's own answers, the two jobs, and a first site file from both."""
     asked = SlurmRequest.from_words(site.slurm).merged(SlurmRequest.from_words(slurm_words(arguments)))
     site.check(asked)
     partitions = read_partitions(asked.partition)
@@ -89,17 +90,19 @@ def _examine_slurm(arguments: argparse.Namespace, site: Site, runs: Path, wait_s
     answers = ask_site(partition.name)
     has = f"{partition.nodes} hosts with {partition.gpus} GPUs"
     findings.ok("slurm", f"SLURM answers: {len(partitions)} partitions, {partition.name} has {has}")
-    if not site.path:
-        _offer(propose(partition, partitions, answers, asked), arguments.no_write)
-        accounts = {one.account for one in answers.associations or []}
-        if not asked.account and answers.enforced and len(accounts) == 1:
-            asked = asked.merged(SlurmRequest(account=accounts.pop()))
-    check_fits(asked, partition)
+    accounts = {one.account for one in answers.associations or []}
+    if not asked.account and answers.enforced and len(accounts) == 1:
+        asked = asked.merged(SlurmRequest(account=accounts.pop()))
+    hosts: list[dict[str, Any]] = []
     before = len(findings.errors)
-    request, _ = fill_in(asked, partition)
-    judge_request(request, answers, partition.name, findings)
-    if len(findings.errors) == before and not arguments.no_jobs:
-        _try(request, site, runs, partition, wait_s, findings)
+    with findings.on("slurm"):
+        check_fits(asked, partition)
+        request, _ = fill_in(asked, partition)
+        judge_request(request, answers, partition.name, findings)
+        if len(findings.errors) == before and not arguments.no_jobs:
+            hosts = _try(request, site, runs, partition, wait_s, findings)
+    if not site.path:
+        _offer(propose(partition, partitions, answers, asked, hosts), arguments.no_write)
 
 
 def _offer(text: str, print_it: bool) -> None:
@@ -113,14 +116,20 @@ def _offer(text: str, print_it: bool) -> None:
         else f"wrote {path}{', and made it your default' if default else ''}")  # fmt: skip
 
 
-def _try(request: SlurmRequest, site: Site, runs: Path, partition: Partition, wait_s: int, findings: Findings) -> None:
-    """A job on one host; when that went well, one on two."""
+def _try(
+    request: SlurmRequest, site: Site, runs: Path, partition: Partition, wait_s: int, findings: Findings
+) -> list[dict[str, Any]]:
+    """A job on one host; when that went well, one on two. What the hosts of the last one said of themselves."""
+    hosts: list[dict[str, Any]] = []
     for nodes in (1, 2):
         if nodes > partition.nodes or findings.errors:
-            return
+            break
         with findings.on("one host" if nodes == 1 else "2 hosts"):
             say(f"a job of a minute on {nodes} host{'s' if nodes > 1 else ''} of {partition.name} ...")
-            judge(ask_hosts(request, site, runs, nodes, wait_s), request, site, nodes, findings)
+            answer = ask_hosts(request, site, runs, nodes, wait_s)
+            hosts = answer.hosts or hosts
+            judge(answer, request, site, nodes, findings)
+    return hosts
 
 
 def _show(findings: Findings, as_json: bool) -> None:

@@ -26,18 +26,19 @@ import json
 import os
 from dataclasses import asdict, replace
 
-from hpo.check.preflight import check_before
+from hpo.check.findings import Findings
+from hpo.check.preflight import Preflight, raise_first
 from hpo.cluster.completion import combine, comment_of, complete
 from hpo.cluster.request import SlurmRequest
 from hpo.cluster.sites import choose_site, expand_runs
 from hpo.cluster.terms import Terms, check_terms
-from hpo.config import TERM_KEYS, load_sweep
+from hpo.config import TERM_KEYS, SweepConfig, load_sweep
 from hpo.errors import UsageError
 from hpo.layout import SweepDirectory, absolute
 from hpo.price.packing import pack
 from hpo.search.plugins import rehearse
 from hpo.staging import name_run, stage_sweep
-from hpo.weights import check_weights, is_offline
+from hpo.weights import is_offline
 from launch import again
 from launch.flags import add_slurm_flags, slurm_words
 from launch.starting import count_local, print_scripts, print_submitted, run_here, script
@@ -70,23 +71,25 @@ def _begin(arguments: argparse.Namespace, flags: SlurmRequest, terms: Terms) -> 
     for note in rehearse(config):
         say(note)
     run = absolute(arguments.run_dir) if arguments.run_dir else name_run(runs, config.name)
-    local = arguments.cluster == "local"
-    check_weights(config.space, f"{script('prefetch.py')} {path}", may_download=not is_offline(usual=not local))
-    if local:  # what the sweep file says of SLURM is for SLURM
+    if arguments.cluster == "local":  # what the sweep file says of SLURM is for SLURM
         check_terms(terms, "local", None)
-        check_before(config, run, None, say, arguments.no_check)
+        with _checks(arguments, config, run, path) as checks:
+            checks.judge(None)
+        raise_first(checks.findings, say)
         config = pack(config, None, count_local(config), say)
         return run_here(stage_sweep(config, run, "local", asdict(flags), terms.to_json()), config)
     request, terms = combine(config.slurm, site, flags, terms)
-    request = replace(request, comment=request.comment or comment_of(config, run))
+    request, head = replace(request, comment=request.comment or comment_of(config, run)), None
+    check_terms(terms, "slurm", request.gpus_per_node)
+    with _checks(arguments, config, run, path) as checks, checks.findings.on("site"):
+        if not arguments.stage_only:
+            request, head = complete(request, terms, site, say)
+        checks.judge(replace(request, nodes=1) if head else request)  # each job of a pool is of one host
+    raise_first(checks.findings, say)
     if arguments.stage_only:
-        check_terms(terms, "slurm", request.gpus_per_node)
-        sys.stdout.write(
-            f"{stage_sweep(config, run, 'slurm', asdict(request), terms.to_json(), site.to_json()).root}\n"
-        )
+        directory = stage_sweep(config, run, "slurm", asdict(request), terms.to_json(), site.to_json())
+        sys.stdout.write(f"{directory.root}\n")
         return 0
-    request, head = complete(request, terms, site, say)
-    check_before(config, run, replace(request, nodes=1) if head else request, say, arguments.no_check)
     config = pack(config, request, (request.cpus_per_task or 1, request.gpus_per_node or 0), say)
     if arguments.dry_run:
         print_scripts(SweepDirectory(run), request, head, config.name, site)
@@ -96,6 +99,19 @@ def _begin(arguments: argparse.Namespace, flags: SlurmRequest, terms: Terms) -> 
     directory, jobs = submit_sweep(config, run, request, head, terms, site)
     print_submitted(directory, jobs, request, head, arguments.json)
     return 0
+
+
+def _checks(arguments: argparse.Namespace, config: SweepConfig, run: Path, path: Path) -> Preflight:
+    on_slurm = arguments.cluster != "local"
+    return Preflight(
+        config,
+        run,
+        Findings(),
+        on_slurm=on_slurm,
+        remedy=f"{script('prefetch.py')} {path}",
+        may_download=not is_offline(usual=on_slurm),
+        mode="weights" if arguments.no_check or arguments.stage_only else "submit",
+    )
 
 
 def overrides(arguments: argparse.Namespace) -> list[str]:

@@ -51,6 +51,10 @@ class Findings:
         except SlurmtuneError as error:
             self.refuse(topic, error)
 
+    def wrong(self, topic: str) -> bool:
+        """Whether there is an error on `topic`."""
+        return any(finding.error and finding.topic == topic for finding in self.found)
+
     @property
     def errors(self) -> list[SlurmtuneError]:
         return [finding.error for finding in self.found if finding.error]

@@ -1,7 +1,7 @@
 """Can every kind of model that the space asks for be built? Asks hpo.check.build once and remembers the answers.
 
 A kind is remembered for these versions of torch, timm and our own code, its outputs and image size; so a submit of the
-same models starts no torch at all. Weights are hpo.weights's.
+same models starts no torch at all. The same process searches the caches of weights, where hpo.weights has to know.
 """
 
 from __future__ import annotations
@@ -13,17 +13,18 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Sequence
-from importlib import metadata
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hpo.check.cache import Cache
+from hpo.cache import Cache
 from hpo.check.corners import Case, Kind, spell
 from hpo.check.dataset import DataFacts
 from hpo.check.findings import Findings
 from hpo.config import SweepConfig
 from hpo.errors import TrialError, UsageError
+from hpo.weights import SEARCH_DEADLINE_S, cannot_search, installed
 
 _ROOT = Path(__file__).resolve().parents[2]
 _SOURCES = (
@@ -40,58 +41,123 @@ Answer = dict[str, Any]
 
 
 class ModelCheck:
-    """Starts at once and goes on beside other checks; `wait` gives the answers."""
+    """Starts at once and goes on beside other checks; `wait` gives the answers. One process for both: importing torch
+    is most of the time."""
 
-    def __init__(self, config: SweepConfig, facts: DataFacts, kinds: Sequence[Kind], deadline_s: float | None) -> None:
-        """`deadline_s`: after which what is not answered is left open; None waits."""
+    def __init__(
+        self,
+        config: SweepConfig,
+        facts: DataFacts,
+        kinds: Sequence[Kind],
+        deadline_s: float | None,
+        weights: Sequence[str] = (),
+    ) -> None:
+        """`deadline_s`: after which what is not answered is left open; None waits. `weights`: models of which it is to
+        be found out where their weights are."""
         side = min(facts.image_size) if facts.image_size else None
         self._about = {"outputs": facts.num_classes, "side": side, "has_table": config.has_table}
-        self._cache, self._deadline = Cache("models"), deadline_s
-        self._versions = {**{name: _version(name) for name in _PACKAGES}, "sources": _sources()}
+        self._cache = Cache("models")
+        self._versions = {**{name: installed(name) for name in _PACKAGES}, "sources": _sources()}
         self._cases = [kind.case for kind in kinds]
         self._answers: list[Answer | None] = [self._cache.get(self._key(case)) for case in self._cases]
         self._open = [place for place, answer in enumerate(self._answers) if answer is None]
-        self._process = self._start() if self._open else None
+        self._weights, self.found_weights = list(weights), dict[str, str | None]()
+        question = {"cases": [self._cases[place] for place in self._open], "weights": self._weights, **self._about}
+        self._builder = Builder(question, deadline_s) if self._open or weights else None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether every answer is remembered from before."""
+        return self._builder is None
+
+    def close(self) -> None:
+        """Ends its process, also before it has answered."""
+        if self._builder:
+            self._builder.close()
 
     def wait(self) -> list[Answer | None]:
-        """An answer for each kind; None where the deadline came first.
+        """An answer for each kind; None where the deadline came first. From then on `found_weights` says where weights
+        are, as hpo.weights.refuse_missing takes it.
 
         Raises:
             TrialError: the process that builds models ended by itself, as it does without torch.
+            WeightsError: nothing was heard of the weights.
         """
-        if self._process is None:
+        if self._builder is None:
             return self._answers
-        question = {"cases": [self._cases[place] for place in self._open], **self._about}
-        alarm = threading.Timer(self._deadline, self._process.kill) if self._deadline else None
-        if alarm:
-            alarm.start()
-        try:
-            said, complaint = self._process.communicate(json.dumps(question))
-        finally:
-            killed = alarm is not None and not alarm.is_alive()
-            if alarm:
-                alarm.cancel()
-            self._temp.cleanup()
-        lines = [line for line in said.split("\n")[:-1] if line.startswith("{")]
-        for place, line in zip(self._open, lines, strict=False):
-            self._answers[place] = answer = json.loads(line)
+        first, *lines = self._builder.hear() or [{}]
+        self.found_weights = first.get("weights", {})
+        for place, answer in zip(self._open, lines, strict=False):
+            self._answers[place] = answer
             self._cache.put(self._key(self._cases[place]), answer)
-        if self._process.returncode and not killed:
-            last = (complaint.strip() or f"exit code {self._process.returncode}").splitlines()[-1]
-            raise TrialError(f"models cannot be built on this machine ({last}); is the environment whole?")
+        if self._builder.complaint:
+            raise TrialError(f"models cannot be built on this machine ({self._builder.complaint}); is the environment "
+                             "whole?")  # fmt: skip
+        if self.found_weights.keys() != set(self._weights):
+            raise cannot_search(f"no answer in {SEARCH_DEADLINE_S} s")
         return self._answers
 
-    def _start(self) -> subprocess.Popen[str]:
+    def _key(self, case: Case) -> dict[str, Any]:
+        return {"case": case, **self._about, "versions": self._versions}
+
+
+class Builder:
+    """hpo.check.build as a process, started at once and at work beside other checks."""
+
+    def __init__(self, question: Mapping[str, Any], deadline_s: float | None) -> None:
         environ = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
         environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH", "")]))
         self._temp = tempfile.TemporaryDirectory(prefix="slurmtune-")  # libraries leave files when they are killed
         environ["TMPDIR"] = self._temp.name
-        command = [sys.executable, "-m", "hpo.check.build"]
-        pipe = subprocess.PIPE
-        return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=environ)
+        self._end = time.monotonic() + deadline_s if deadline_s else None
+        self._alarm: threading.Timer | None = None
+        self._late = False
+        self.complaint = ""  # its last words, where it ended by itself
+        self._asks_weights = bool(question["weights"])
+        asked, self._errors = Path(self._temp.name, "question.json"), Path(self._temp.name, "errors")
+        asked.write_text(json.dumps(question), encoding="utf-8")
+        with asked.open("rb") as stdin, self._errors.open("wb") as stderr:
+            self._process = subprocess.Popen([sys.executable, "-m", "hpo.check.build"], env=environ, text=True,
+                                             stdin=stdin, stdout=subprocess.PIPE, stderr=stderr)  # fmt: skip
 
-    def _key(self, case: Case) -> dict[str, Any]:
-        return {"case": case, **self._about, "versions": self._versions}
+    def hear(self) -> list[Answer]:
+        """Its answers: all of them, or those that it gave before the deadline. Where weights are is waited for longer:
+        a sweep without them is lost."""
+        assert self._process.stdout
+        answers: list[Answer] = []
+        self._set_alarm(SEARCH_DEADLINE_S if self._asks_weights else self._left())
+        for line in self._process.stdout:
+            if line.startswith("{") and line.endswith("\n"):  # not a library's remark, not cut off by the alarm
+                answers.append(json.loads(line))
+                self._set_alarm(self._left())
+        code = self._process.wait()
+        self._set_alarm(None)
+        if code and not self._late:
+            said = self._errors.read_text(errors="replace").strip()
+            self.complaint = (said or f"exit code {code}").splitlines()[-1]
+        return answers
+
+    def close(self) -> None:
+        """Ends it, if it is at work still, and removes what it left."""
+        self._set_alarm(None)
+        with self._process:
+            self._process.kill()
+        self._temp.cleanup()
+
+    def _left(self) -> float | None:
+        return None if self._end is None else max(0.0, self._end - time.monotonic())
+
+    def _set_alarm(self, seconds: float | None) -> None:
+        if self._alarm:
+            self._alarm.cancel()
+        self._alarm = None if seconds is None else threading.Timer(seconds, self._stop)
+        if self._alarm:
+            self._alarm.daemon = True
+            self._alarm.start()
+
+    def _stop(self) -> None:
+        self._late = True
+        self._process.kill()
 
 
 def judge_kinds(kinds: Sequence[Kind], answers: Sequence[Answer | None], findings: Findings) -> int | None:
@@ -169,13 +235,6 @@ def _summarise(
     built = len(kinds) - len(failed) - len(unknown)
     findings.ok("models", f"{built} of {len(kinds)} kinds of model can be built; {lost:.1%} of {drawn} configurations "
                           "drawn from the space cannot be trained")  # fmt: skip
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return ""
 
 
 def _sources() -> str:

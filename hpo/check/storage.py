@@ -17,8 +17,8 @@ _STATES = 6  # times the weights: the two last checkpoints, each with two moment
 _FILES = 60  # files a trial, checkpoints with it
 
 
-def check_storage(config: SweepConfig, run: Path, findings: Findings, on_slurm: bool, parameters: int | None) -> None:
-    """`parameters`: of the largest model, None where it is not known."""
+def check_place(run: Path, findings: Findings, on_slurm: bool) -> None:
+    """The directory can be made, and seen by the hosts of a job."""
     place = _existing(run.parent)
     with findings.on("directory"):
         if run.exists():
@@ -27,6 +27,15 @@ def check_storage(config: SweepConfig, run: Path, findings: Findings, on_slurm: 
             raise UsageError(f"{run.parent} cannot be made, {place} is a file; choose another place with --runs-dir.")
         if not os.access(place, os.W_OK | os.X_OK):
             raise UsageError(f"{run.parent} cannot be written; choose another place with --runs-dir.")
+    if on_slurm and lies_on_one_host(run):
+        findings.warn("directory", f"{run.parent} lies where each host has files of its own: compute nodes will not "
+                                   "see it; name shared storage with --runs-dir or SLURMTUNE_RUNS.")  # fmt: skip
+
+
+def check_room(config: SweepConfig, run: Path, findings: Findings, parameters: int | None) -> None:
+    """`parameters`: of the largest model, None where it is not known. The directory can be made, see check_place."""
+    place = _existing(run.parent)
+    with findings.on("directory"):
         needed = needed_bytes(config, parameters)
         free = shutil.disk_usage(place).free
         if free < needed:
@@ -40,9 +49,6 @@ def check_storage(config: SweepConfig, run: Path, findings: Findings, on_slurm: 
                              "choose another --runs-dir.")  # fmt: skip
         findings.ok("directory", f"{run.parent} can be written, {free / 1e9:.4g} GB free, at most {needed / 1e9:.3g} "
                                  "GB needed")  # fmt: skip
-    if on_slurm and lies_on_one_host(run):
-        findings.warn("directory", f"{run.parent} lies where each host has files of its own: compute nodes will not "
-                                   "see it; name shared storage with --runs-dir or SLURMTUNE_RUNS.")  # fmt: skip
 
 
 def needed_bytes(config: SweepConfig, parameters: int | None) -> int:

@@ -80,7 +80,7 @@ def own_address() -> str:
     when that is no loopback address, else the one that the default route leaves by."""
     interface = os.environ.get("SLURMTUNE_INTERFACE")
     if interface:
-        return _interface_address(interface)
+        return interface_address(interface)
     try:
         address = socket.gethostbyname(socket.gethostname())
     except OSError:
@@ -95,7 +95,8 @@ def own_address() -> str:
         return str(probe.getsockname()[0])
 
 
-def _interface_address(interface: str) -> str:
+def interface_address(interface: str) -> str:
+    """Its IPv4 address. Raises ClusterError: there is no such interface, or it has none."""
     import fcntl
     import struct
 

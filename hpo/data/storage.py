@@ -10,12 +10,12 @@ import os
 from pathlib import Path
 
 LOCAL_DIRS_VARIABLE = "SLURMTUNE_LOCAL_DIRS"
-_USUAL = ("SLURM_TMPDIR", "LOCAL_TMPDIR", "TMPDIR")
+USUAL_VARIABLES = ("SLURM_TMPDIR", "LOCAL_TMPDIR", "TMPDIR")
 _SHARED = {
     *("nfs", "nfs4", "lustre", "gpfs", "beegfs", "ceph", "cifs", "smb3", "smbfs", "afs", "pvfs2", "orangefs"),
     *("panfs", "wekafs", "9p", "glusterfs", "gfs2", "ocfs2", "virtiofs"),
 }
-_MEMORY = {"tmpfs", "ramfs"}
+MEMORY = {"tmpfs", "ramfs"}
 
 
 def is_shared(path: Path) -> bool:
@@ -45,9 +45,9 @@ def local_directories() -> list[Path]:
     if named:
         wanted = [Path(name).expanduser() for name in named.split(os.pathsep) if name]
     else:
-        usual = [*(os.environ.get(name, "") for name in _USUAL), "/tmp"]
+        usual = [*(os.environ.get(name, "") for name in USUAL_VARIABLES), "/tmp"]
         wanted = [Path(name) for name in usual if name and not is_shared(Path(name))]
-        wanted = [path for path in wanted if filesystem_of(path) not in _MEMORY]  # it would eat the job's memory
+        wanted = [path for path in wanted if filesystem_of(path) not in MEMORY]  # it would eat the job's memory
     return [path for path in dict.fromkeys(wanted) if path.is_dir() and os.access(path, os.W_OK | os.X_OK)]
 
 

@@ -1,10 +1,12 @@
-"""A first site file from what SLURM says."""
+"""A first site file from what SLURM says, and the hosts of a short job."""
 
 from __future__ import annotations
 
 import re
 import subprocess
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from hpo.check.controller import Site as Answers
 from hpo.cluster.partitions import Partition, choose_partitions
@@ -35,8 +37,15 @@ def choose_for_gpus(name: str | None, partitions: list[Partition]) -> Partition:
     return best
 
 
-def propose(partition: Partition, partitions: list[Partition], answers: Answers, request: SlurmRequest) -> str:
-    """The text of a site file. What was asked for by flags is kept."""
+def propose(
+    partition: Partition,
+    partitions: list[Partition],
+    answers: Answers,
+    request: SlurmRequest,
+    hosts: Sequence[Mapping[str, Any]] = (),
+) -> str:
+    """The text of a site file. What was asked for by flags is kept. `hosts`: what those of the short jobs said of
+    themselves, see hpo.doctor.node."""
     accounts = list(dict.fromkeys(one.account for one in answers.associations or []))
     kinds = sorted({kind for host in answers.hosts or [] for kind in host.gpus if kind})
     account = request.account or (accounts[0] if len(accounts) == 1 or answers.enforced else None)
@@ -60,10 +69,49 @@ def propose(partition: Partition, partitions: list[Partition], answers: Answers,
         "# activate: {venv: DIR}            # or {conda: NAME}, or {apptainer: IMAGE}",
         "# runs: DIR                        # where sweeps go: storage that compute nodes see",
         "# weights: DIR                     # HF_HOME",
-        "# node_local: [$SLURM_TMPDIR]",
-        "# interface: ib0",
+        _places_line(hosts),
+        _interface_line(hosts),
     ]
     return "\n".join(line for line in lines if line) + "\n"
+
+
+def _places_line(hosts: Sequence[Mapping[str, Any]]) -> str:
+    """Directories that are on a disk of every host that was asked, in the first one's order."""
+    common = [place for place in hosts[0]["places"] if all(place in host["places"] for host in hosts)] if hosts else []
+    if not common:
+        return "# node_local: [$SLURM_TMPDIR]    # " + (f"none found on {_names(hosts)}" if hosts else "of each host")
+    least = min(host["places"][common[0]] for host in hosts)
+    return f"node_local: [{', '.join(common)}]   # {least / 1e9:.3g} GB free in the first, on {_names(hosts)}"
+
+
+def _interface_line(hosts: Sequence[Mapping[str, Any]]) -> str:
+    """The interface by which the hosts reached each other, where it is another than they take by themselves."""
+    ways = ways_between(hosts)
+    if not hosts:
+        return "# interface: ib0                  # by which hosts reach each other"
+    own = str(hosts[0].get("interface", ""))
+    if not ways:
+        return f"# interface: {own or 'ib0'}"
+    if ways[0] != own:
+        also = f", which has {own} by itself" if own else ""
+        return f"interface: {ways[0]}   # {_names(hosts[1:])} reached {hosts[0]['host']} by it{also}"
+    return f"# interface: {own}                 # hosts take it by themselves" + (
+        f"; {', '.join(ways[1:])} would do as well" if ways[1:] else ""
+    )
+
+
+def ways_between(hosts: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Interfaces by which every host reached the first, the best first: of a network made for clusters, then the one
+    that the first takes by itself."""
+    if len(hosts) < 2:
+        return []
+    about = hosts[0]["interfaces"]
+    ways = [name for name in about if all(name in host.get("ways", ()) for host in hosts[1:])]
+    return sorted(ways, key=lambda name: (not about[name]["fast"], name != hosts[0].get("interface")))
+
+
+def _names(hosts: Sequence[Mapping[str, Any]]) -> str:
+    return ", ".join(str(host["host"]) for host in hosts)
 
 
 def write_first(name: str, text: str) -> tuple[Path | None, bool]:

@@ -8,6 +8,7 @@ from hpo.check.findings import Findings
 from hpo.cluster.request import SlurmRequest
 from hpo.cluster.sites import Site
 from hpo.doctor.jobs import Answer
+from hpo.doctor.propose import ways_between
 from hpo.errors import ClusterError
 
 _SHM_BYTES = 250 * 2**20  # Ray's object store of a host, and a little
@@ -116,14 +117,17 @@ def _check_they_meet(answer: Answer, nodes: int) -> None:
     first = next((host for host in answer.hosts if host["rank"] == 0), {})
     address = str(first.get("address", ""))
     if address.startswith("127."):
-        raise ClusterError(f"{first['host']} knows itself as {address}, which no other host can reach: name its "
-                           "interface by `interface:` of the site file (`ip -br addr` lists them).")  # fmt: skip
+        ways = ways_between(answer.hosts)
+        remedy = (f"write `interface: {ways[0]}` into the site file, by which it was reached." if ways else
+                  "name its interface by `interface:` of the site file (`ip -br addr` lists them).")  # fmt: skip
+        raise ClusterError(f"{first['host']} knows itself as {address}, which no other host can reach: {remedy}")
     lost = [host for host in answer.hosts if "unreached" in host]
     if lost:
-        names = ", ".join(str(host["host"]) for host in lost)
-        raise ClusterError(f"{names} cannot reach {first.get('host')} at {address} ({lost[0]['unreached']}): name the "
-                           "network between hosts by `interface:` of the site file, such as ib0; without one, --nodes "
-                           "1 or --mode pool in one rack.")  # fmt: skip
+        names, ways = ", ".join(str(host["host"]) for host in lost), ways_between(answer.hosts)
+        remedy = (f"by {ways[0]} they do: write `interface: {ways[0]}` into the site file." if ways else
+                  "name the network between hosts by `interface:` of the site file, such as ib0; without one, --nodes "
+                  "1 or --mode pool in one rack.")  # fmt: skip
+        raise ClusterError(f"{names} cannot reach {first.get('host')} at {address} ({lost[0]['unreached']}): {remedy}")
     if len(answer.hosts) < nodes:
         raise ClusterError(
             f"only {len(answer.hosts)} of {nodes} hosts answered: {' '.join((answer.log or '').split())[-300:]}"

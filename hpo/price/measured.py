@@ -23,7 +23,7 @@ from pathlib import Path
 from subprocess import PIPE
 from typing import Any
 
-from hpo.check.cache import Cache
+from hpo.cache import Cache
 from hpo.cluster.request import SlurmRequest
 from hpo.config import SweepConfig
 from hpo.errors import ClusterError, TrialError

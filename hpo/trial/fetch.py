@@ -1,6 +1,6 @@
 """Fetches pretrained weights into the caches from which trials load them, hashed.
 
-python -m hpo.trial.fetch MODEL...     # prints, as JSON, those of the models that no cache holds; no network
+python -m hpo.trial.fetch MODEL...     # prints, as JSON, where the caches hold their weights; no network
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,9 +47,16 @@ def _cfg(model: str) -> Any:
     return timm.get_pretrained_cfg(model)
 
 
-def missing(models: list[str]) -> list[str]:
-    """Those of `models` with published weights that no local cache holds."""
-    return [model for model in models if has_weights(model) and not cached_file(_cfg(model))]
+def find_cached(models: Iterable[str]) -> dict[str, str | None]:
+    """model -> the file of its weights in a local cache; '' where timm publishes none, None where no cache holds it."""
+    found: dict[str, str | None] = {}
+    for model in models:
+        try:
+            file = cached_file(_cfg(model)) if has_weights(model) else ""
+        except RuntimeError:  # no such tag of the model: whoever builds it says so
+            file = ""
+        found[model] = None if file is None else str(file)
+    return found
 
 
 def find_remote(model: str) -> Remote:
@@ -140,4 +147,4 @@ def _is_passing(error: Exception) -> bool:
 
 if __name__ == "__main__":
     os.environ["HF_HUB_OFFLINE"] = "1"
-    sys.stdout.write(json.dumps(missing(sys.argv[1:])))
+    sys.stdout.write(json.dumps(find_cached(sys.argv[1:])))

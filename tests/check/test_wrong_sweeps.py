@@ -12,117 +12,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from wrong_sweeps import CASES, make_place, tell
 
 ROOT = Path(__file__).resolve().parents[2]
-SWEEP = """\
-data: data
-metric: accuracy
-hyperparameters:
-  model.timm_image.checkpoint_name: test_resnet
-  model.timm_image.pretrained: false
-  optimization.learning_rate: {loguniform: [1e-4, 1e-1]}
-  optimization.max_epochs: 6
-  env.batch_size: 8
-hyperparameter_tune_kwargs: {num_trials: 9}
-"""
 KINDS = [  # all that the cases below build, so that torch starts once, and however long it takes
     "sweep.yaml", "--cluster", "local",
     "--set", "model.timm_image.checkpoint_name={choice: [test_resnet, test_vit, vgg11]}",
     "--set", "model.timm_image.image_size={choice: [null, 100]}", "--set", "optim.peft={choice: [null, norm_fit]}",
     "--set", "model.timm_image.drop_path_rate={choice: [0, 0.2]}",
-]  # fmt: skip
-MODEL, SIZE = "model.timm_image.checkpoint_name", "model.timm_image.image_size"
-
-FILES = {  # whole files that are wrong
-    "misindented.yaml": "data: data\n hyperparameters: {}\n",
-    "typo-on-top.yaml": SWEEP.replace("hyperparameters:", "hyperparameter:"),
-    "twice.yaml": SWEEP.replace("  env.batch_size: 8\n", "  env.batch_size: 8\n  optim.lr: 0.1\n"),
-    "list.yaml": "- data: data\n",
-}
-CASES = [  # name, sweep file, flags, exit code, words of the one line
-    # -- the sweep file ---------------------------------------------------------------------------------------------
-    ("no such file", "swep.yaml", [], 2, ["swep.yaml", "cannot be read"]),
-    ("not YAML", "misindented.yaml", [], 2, ["line 2", "not valid YAML"]),
-    ("not a mapping", "list.yaml", [], 2, ["must be a YAML mapping"]),
-    ("unknown key on top", "typo-on-top.yaml", [], 2, ["Did you mean 'hyperparameters'"]),
-    ("a key in two spellings", "twice.yaml", [], 2, ["given twice"]),
-    ("unknown key", "sweep.yaml", ["--set", "optimization.learning_rat=0.1"], 2, ["Did you mean"]),
-    ("unknown model", "sweep.yaml", ["--set", f"{MODEL}=resnet81"], 2, ["no model 'resnet81'", "Did you mean"]),
-    ("unknown optimiser", "sweep.yaml", ["--set", "optim.optim_type=adamww"], 2, ["Did you mean 'adamw'"]),
-    ("unknown metric", "sweep.yaml", ["--set", "metric=acuracy"], 2, ["Did you mean 'accuracy'"]),
-    ("a metric of numbers for classes", "sweep.yaml", ["--set", "metric=rmse"], 2, ["accuracy", "'rmse'"]),
-    ("an unknown limit", "sweep.yaml", ["--set", "constraints={parameter: 5e6}"], 2, ["Did you mean 'parameters'"]),
-    ("no model within the limit", "sweep.yaml", ["--set", "constraints={parameters: 1000}"], 2,
-     ["leaves no model: test_resnet, adamw has", "raise it"]),
-    ("unknown domain", "sweep.yaml", ["--set", "optim.lr={logunifrom: [1e-4, 1]}"], 2, ["Did you mean 'loguniform'"]),
-    ("a range upside down", "sweep.yaml", ["--set", "optim.lr={uniform: [1, 0]}"], 2, ["lower end below"]),
-    ("logarithm of 0", "sweep.yaml", ["--set", "optim.lr={loguniform: [0, 1]}"], 2, ["above 0"]),
-    ("unknown scheduler", "sweep.yaml", ["--set", "scheduler=ASHAA"], 2, ["Did you mean 'ASHA'"]),
-    ("unknown transform", "sweep.yaml", ["--set", "model.timm_image.train_transforms=[random_horizontal_flop]"], 2,
-     ["Did you mean 'random_horizontal_flip'"]),
-    ("a first rung after the last epoch", "sweep.yaml", ["--set", "scheduler_init_args={grace_period: 60}"], 2,
-     ["grace_period 60", "6 epochs"]),
-    ("a point outside the space", "sweep.yaml", ["--set", "points_to_evaluate=[{optim.lr: 3}]"], 2, ["outside"]),
-    ("nothing searched", "sweep.yaml", ["--set", "optim.lr=0.1"], 2, ["nothing is searched", "num_trials: 1"]),
-    # -- does it make sense -----------------------------------------------------------------------------------------
-    ("a batch of more than all", "sweep.yaml", ["--set", "env.batch_size=512"], 2,
-     ["env.batch_size", "give 4 or less"]),
-    ("a piece of more than a batch", "sweep.yaml", ["--set", "env.per_gpu_batch_size=64"], 2,
-     ["64", "env.batch_size 8"]),
-    ("a target in percent", "sweep.yaml", ["--set", "target=95"], 2, ["at most 1", "Did you mean 0.95?"]),
-    ("a warm-up without end", "sweep.yaml", ["--set", "optim.warmup_steps=500"], 2, ["warmup_steps", "raise"]),
-    ("GPUs for a trial that no host has", "sweep.yaml", ["--set", "resources_per_trial={num_gpus: 8}"], 2,
-     ["num_gpus 8", "has 2", "--gpus-per-node"]),
-    ("CPUs for a trial that no host has", "sweep.yaml", ["--set", "resources_per_trial={num_cpus: 64}"], 2,
-     ["num_cpus 64", "--cpus-per-task"]),
-    ("GPU training without GPUs", "sweep.yaml", ["--set", "env.accelerator=gpu", "--gpus-per-node", "0"], 2,
-     ["env.accelerator gpu", "--gpus-per-node"]),
-    # -- data and directory -----------------------------------------------------------------------------------------
-    ("no data", "sweep.yaml", ["--set", "data=dat"], 3, ["does not exist", "prepare.py"]),
-    ("photographs that were not prepared", "sweep.yaml", ["--set", "data=photos"], 3,
-     ["no manifest.json", "prepare.py"]),
-    ("a shard cut short", "sweep.yaml", ["--set", "data=short"], 3, ["bytes, was written with", "copy it again"]),
-    ("a shard lost", "sweep.yaml", ["--set", "data=lost"], 3, ["is missing", "copy it again"]),
-    ("a shard overwritten", "sweep.yaml", ["--set", "data=spoilt"], 3, ["is no HDF5 file"]),
-    ("a directory that exists", "sweep.yaml", ["--run-dir", "photos"], 2, ["exists already", "--resume"]),
-    ("a directory inside a file", "sweep.yaml", ["--runs-dir", "sweep.yaml/runs"], 2, ["is a file", "--runs-dir"]),
-    # -- models -----------------------------------------------------------------------------------------------------
-    ("an image size that the model has not", "sweep.yaml", ["--set", f"{MODEL}=test_vit", "--set", f"{SIZE}=100"], 5,
-     ["test_vit cannot", "100"]),
-    ("an option that no configuration can use", "sweep.yaml",
-     ["--set", f"{MODEL}={{choice: [test_resnet, test_vit]}}", "--set", f"{SIZE}=100"], 5,
-     ['"test_vit" can never be trained, take it out']),
-    ("stochastic depth that the model has not", "sweep.yaml", ["--set", "model.timm_image.drop_path_rate=0.2",
-     "--set", f"{MODEL}=vgg11"], 5, ["drop_path_rate", "set it to 0"]),
-    ("a part that the model has not", "sweep.yaml", ["--set", "optim.peft=norm_fit", "--set", f"{MODEL}=vgg11"], 5,
-     ["norm_fit", "choose of"]),
-    ("weights that are not here", "sweep.yaml", ["--set", "model.timm_image.pretrained=auto"], 5,
-     ["no pretrained weights of test_resnet", "prefetch.py"]),
-    ("weights in a file that is not there", "sweep.yaml", ["--set", "model.timm_image.pretrained=mine.pth"], 5,
-     ["there is no file", "mine.pth"]),
-    # -- the site ---------------------------------------------------------------------------------------------------
-    ("unknown partition", "sweep.yaml", ["--partition", "gpus"], 2, ["Did you mean 'gpu'"]),
-    ("a partition that takes no jobs", "sweep.yaml", ["--partition", "closed"], 4, ["DRAIN", "--partition"]),
-    ("a partition of others", "sweep.yaml", ["--partition", "staff"], 2, ["professors", "--partition"]),
-    ("an account that is not mine", "sweep.yaml", ["--account", "vison"], 2, ["Did you mean 'vision'", "biology"]),
-    ("a partition of another account", "sweep.yaml", ["--partition", "physics", "--account", "vision"], 2,
-     ["may not use partition physics"]),
-    ("unknown QoS", "sweep.yaml", ["--qos", "shrt"], 2, ["Did you mean 'short'"]),
-    ("a QoS that is not mine", "sweep.yaml", ["--qos", "long"], 2, ["not one of yours", "normal, short"]),
-    ("a QoS that the partition does not take", "sweep.yaml", ["--partition", "debug", "--qos", "normal", "--time", "5"],
-     2, ["takes short"]),
-    ("longer than the partition", "sweep.yaml", ["--partition", "debug", "--qos", "short", "--time", "1:00:00"], 2,
-     ["at most 10 minutes"]),
-    ("longer than the QoS", "sweep.yaml", ["--qos", "short", "--time", "5:00:00"], 2, ["QoS short allows 02:00:00"]),
-    ("more GPUs than the QoS", "sweep.yaml", ["--qos", "normal", "--nodes", "3", "--gpus-per-node", "4"], 2,
-     ["QoS normal allows a person 8 GPUs"]),
-    ("more hosts than there are", "sweep.yaml", ["--nodes", "9"], 2, ["at most 6 hosts"]),
-    ("more hosts with so many GPUs", "sweep.yaml", ["--nodes", "5", "--gpus-per-node", "4"], 2, ["has 4 hosts with 4"]),
-    ("fewer hosts than must be", "sweep.yaml", ["--partition", "large"], 2, ["needs at least 4"]),
-    ("more GPUs than a host has", "sweep.yaml", ["--gpus-per-node", "16"], 2, ["at most 4 GPUs a host"]),
-    ("more memory than a host has", "sweep.yaml", ["--mem", "2T"], 2, ["256000 MB"]),
-    ("unknown feature", "sweep.yaml", ["--constraint", "zen4"], 2, ["Did you mean 'zen3'"]),
-    ("a time that is none", "sweep.yaml", ["--time", "2h"], 2, ["SLURM's forms"]),
 ]  # fmt: skip
 RUN = """\
 import contextlib, io, json, sys
@@ -142,38 +39,14 @@ json.dump({"answers": answers, "modules": sorted(sys.modules)}, sys.stdout)
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A folder with photographs, whole and damaged data, and sweep files."""
-    import numpy as np
-    from PIL import Image
-
-    from launch import prepare
-
-    folder = tmp_path_factory.mktemp("wrong")
-    rng = np.random.default_rng(0)
-    for name in ("cat", "dog"):
-        (folder / "photos" / name).mkdir(parents=True)
-        for i in range(15):
-            pixels = rng.integers(0, 255, (32, 32, 3), np.uint8)
-            Image.fromarray(pixels).save(folder / "photos" / name / f"{i}.png")
-    for data in ("data", "short", "lost", "spoilt"):
-        assert (
-            prepare.main([str(folder / "photos"), "--out", str(folder / data), "--encoding", "raw", "--size", "32"])
-            == 0
-        )
-    shard = {data: next((folder / data).glob("*.h5")) for data in ("short", "lost", "spoilt")}
-    shard["short"].write_bytes(shard["short"].read_bytes()[:-100])
-    shard["lost"].unlink()
-    shard["spoilt"].write_bytes(b"\0" * shard["spoilt"].stat().st_size)
-    for name, text in {**FILES, "sweep.yaml": SWEEP}.items():
-        (folder / name).write_text(text)
-    return folder
+    return make_place(tmp_path_factory.mktemp("wrong"))
 
 
 @pytest.fixture(scope="module")
 def answers(place, site):
     """What submit.py said to each case, from one process that ran them all."""
-    environ = {**os.environ, "PATH": f"{site}:{os.environ['PATH']}", "XDG_CACHE_HOME": str(place / "cache"),
-               "PYTHONPATH": str(ROOT), "HF_HOME": str(place / "hub")}  # fmt: skip
+    own = {name: str(place / name) for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "HF_HOME")}
+    environ = {**os.environ, **own, "PATH": f"{site}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
     questions = json.dumps([KINDS, [(name, [sweep, *flags]) for name, sweep, flags, _, _ in CASES]])
     command = [sys.executable, "-c", RUN]
     done = subprocess.run(command, input=questions, cwd=place, env=environ, capture_output=True, text=True,
@@ -193,6 +66,14 @@ def test_it_is_refused_with_one_line_that_helps(answers, name, code, words):
     assert "Traceback" not in said
     for word in words:
         assert word in errors[0]
+
+
+def test_the_page_has_each_with_what_is_said(answers, place):
+    page = (ROOT / "docs" / "refusals.md").read_text()
+    rows = {row.split(" | ")[0].removeprefix("| "): row for row in page.splitlines() if row.startswith("| ")}
+    assert rows.keys() - {"wrong"} == {case[0] for case in CASES}
+    for name, _, _, code, _ in CASES:
+        assert rows[name].endswith(f" | {code} | {tell(answers['answers'][name][1], place)} |")
 
 
 def test_nothing_was_submitted_or_written_and_nothing_heavy_was_imported(answers, place, site):

@@ -11,10 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from hpo.check.controller import Site
 from hpo.check.findings import Findings
+from hpo.cluster.partitions import parse_partitions
+from hpo.cluster.request import SlurmRequest
 from hpo.cluster.sites import read_site
 from hpo.doctor.environment import check_environment, read_ranges
-from hpo.doctor.propose import write_first
+from hpo.doctor.propose import propose, write_first
 from hpo.doctor.storage import check_storage
 from launch.doctor import main
 
@@ -148,6 +151,42 @@ def test_a_site_file_is_written_once(tmp_path, monkeypatch):
     assert path.read_text() == "slurm: {partition: mine}\n"
     assert write_first("small", text)[1] is False  # the default stays the person's
     assert (tmp_path / "slurmtune" / "config.yaml").read_text() == "site: big\n"
+
+
+def host(name, ways=None, own="eth0", places=None, **interfaces):
+    """As hpo.doctor.node says it."""
+    known = {name: {"address": "10.0.0.1", "fast": fast} for name, fast in interfaces.items()}
+    said = {"host": name, "interface": own, "interfaces": known, "places": places or {}}
+    return said if ways is None else {**said, "ways": ways}
+
+
+ONE = {"$SLURM_TMPDIR": 9 * 10**11, "/local": 8 * 10**11, "/tmp": 10**10}
+
+
+@pytest.mark.parametrize(
+    ("hosts", "lines"),
+    [
+        ([], ["# node_local: [$SLURM_TMPDIR]", "# interface: ib0"]),
+        ([host("a", places=ONE, eth0=False)], ["node_local: [$SLURM_TMPDIR, /local, /tmp]   # 900 GB free in the "
+         "first, on a", "# interface: eth0"]),
+        ([host("a", places=ONE, eth0=False), host("b", ["eth0"], places={"/tmp": 2 * 10**9}, eth0=False)],
+         ["node_local: [/tmp]   # 2 GB free in the first, on a, b", "# interface: eth0                 # hosts take"]),
+        ([host("a", eth0=False, ib0=True), host("b", ["eth0", "ib0"], eth0=False, ib0=True)],
+         ["# node_local: [$SLURM_TMPDIR]    # none found on a, b", "interface: ib0   # b reached a by it, which has "
+          "eth0 by itself"]),
+        ([host("a", own="", eth0=False, eth1=False), host("b", ["eth1"], eth0=False, eth1=False)],
+         ["interface: eth1   # b reached a by it"]),
+    ],
+)  # fmt: skip
+def test_a_first_site_file_has_what_the_hosts_of_the_short_job_found(hosts, lines, tmp_path):
+    [partition] = parse_partitions("gpu*|2|gpu:a100:4|1-00:00:00|64|256000")
+    answers = Site(None, None, None, None, frozenset(), frozenset())
+    text = propose(partition, [partition], answers, SlurmRequest(), hosts)
+    for line in lines:
+        assert f"\n{line}" in text
+    (tmp_path / "site.yaml").write_text(text)
+    site = read_site(tmp_path / "site.yaml")
+    assert site.interface == (lines[-1].split()[1] if lines[-1].startswith("interface") else "")
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,20 @@ def doctor(slurm, shared_tmp, capsys, monkeypatch):
     return run
 
 
-def test_a_site_in_order_gets_a_file_and_two_jobs(doctor, shared_tmp):
+@pytest.fixture
+def second_network(slurm):
+    """An interface ib0 on each host, beside the eth0 that its name leads to."""
+    for number, node in enumerate(slurm.hosts, start=1):
+        slurm.run("ip", "link", "add", f"tbi-{node}", "type", "veth", "peer", "name", "ib0", "netns", f"tb-{node}")
+        slurm.run("ip", "link", "set", f"tbi-{node}", "master", "tb-br0", "up")
+        slurm.run("ip", "-n", f"tb-{node}", "addr", "add", f"10.88.0.{number}/24", "dev", "ib0")
+        slurm.run("ip", "-n", f"tb-{node}", "link", "set", "ib0", "up")
+    yield
+    for node in slurm.hosts:
+        slurm.run("ip", "link", "del", f"tbi-{node}")
+
+
+def test_a_site_in_order_gets_a_file_and_two_jobs(doctor, shared_tmp, second_network):
     errors, found = doctor("--gpus-per-node", "0", "--mem", "2G")
     assert errors == []
     texts = [one["text"] for one in found if one["topic"] in ("one host", "2 hosts")]
@@ -46,8 +59,11 @@ def test_a_site_in_order_gets_a_file_and_two_jobs(doctor, shared_tmp):
     assert ", node" in texts[1]
     site = read_site(shared_tmp / "config" / "slurmtune" / "sites" / "testbed.yaml")
     assert (site.slurm["partition"], site.slurm["gpus_per_node"], site.limits["time"]) == ("gpu", 4, "01:00:00")
+    assert (site.interface, site.node_local) == ("ib0", ("/tmp",))  # as the hosts found them
     assert (shared_tmp / "config" / "slurmtune" / "config.yaml").read_text() == "site: testbed\n"
     assert not list((shared_tmp / "runs").glob(".doctor*"))
+    errors, _ = doctor("--gpus-per-node", "0", "--mem", "2G")  # the file is the default now, and hosts meet by ib0
+    assert errors == []
 
 
 def test_no_answer_from_the_controller(doctor, shared_tmp, monkeypatch):

@@ -51,7 +51,6 @@ ALLOWED = {  # room -> packages from outside, rooms of ours
             "hpo.cluster.request",
             "hpo.cluster.share",
             "hpo.cluster.words",
-            "hpo.check.cache",
             "hpo.check.corners",
             "hpo.price",
         },

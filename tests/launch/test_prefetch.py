@@ -211,7 +211,7 @@ def test_jobs_are_offline_unless_a_person_says_otherwise(value, offline):
 
 def test_submit_refuses_a_sweep_without_its_weights(write_photos, tmp_path):
     sweep = write_photos(tmp_path, SWEEP)
-    done = run("submit.py", sweep, "--partition", "gpu", home=tmp_path / "hf")
+    done = run("submit.py", sweep, "--cluster", "local", home=tmp_path / "hf")
     assert done.returncode == 5
     [error] = done.stderr.splitlines()
     assert "no pretrained weights of test_resnet, test_vit" in error
