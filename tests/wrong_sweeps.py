@@ -151,7 +151,10 @@ case "$*" in
 *) for i in 1 2 3 4 5 6 7 8; do echo "g$i|gpu:a100:4|zen3|256000|32|idle"; done ;;
 esac
 """
-_ALL = "AllowGroups=ALL AllowAccounts=ALL AllowQos=ALL QoS=N/A MaxNodes=UNLIMITED MinNodes=0 State=UP"
+_ALL = (
+    "AllowGroups=ALL AllowAccounts=ALL AllowQos=ALL QoS=N/A MaxNodes=UNLIMITED MaxTime=1-00:00:00 MinNodes=0 State=UP"
+)
+_DEBUG = _ALL.replace("AllowQos=ALL", "AllowQos=short").replace("1-00:00:00", "00:10:00")
 SCRIPTS = {
     "sinfo": f'case "$*" in\n*-N*) {_HOSTS} ;;\n*) cat <<END\n{PARTITIONS}END\n;;\nesac\n',
     "scontrol": f"""\
@@ -161,7 +164,7 @@ case "$*" in
 *staff*) echo "PartitionName=staff {_ALL.replace("AllowGroups=ALL", "AllowGroups=professors")}" ;;
 *physics*) echo "PartitionName=physics {_ALL.replace("AllowAccounts=ALL", "AllowAccounts=physics")}" ;;
 *large*) echo "PartitionName=large {_ALL.replace("MinNodes=0", "MinNodes=4")}" ;;
-*debug*) echo "PartitionName=debug {_ALL.replace("AllowQos=ALL", "AllowQos=short")}" ;;
+*debug*) echo "PartitionName=debug {_DEBUG}" ;;
 *) echo "PartitionName=gpu {_ALL}" ;;
 esac
 """,

@@ -29,6 +29,7 @@ from hpo.weights import SEARCH_DEADLINE_S, cannot_search, installed
 _ROOT = Path(__file__).resolve().parents[2]
 _SOURCES = (
     "check/build",
+    "check/builder",
     "trial/model",
     "trial/freezing",
     "trial/lowrank",
@@ -102,7 +103,7 @@ class ModelCheck:
 
 
 class Builder:
-    """hpo.check.build as a process, started at once and at work beside other checks."""
+    """hpo.check.builder as a process, started at once and at work beside other checks."""
 
     def __init__(self, question: Mapping[str, Any], deadline_s: float | None) -> None:
         environ = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
@@ -117,7 +118,7 @@ class Builder:
         asked, self._errors = Path(self._temp.name, "question.json"), Path(self._temp.name, "errors")
         asked.write_text(json.dumps(question), encoding="utf-8")
         with asked.open("rb") as stdin, self._errors.open("wb") as stderr:
-            self._process = subprocess.Popen([sys.executable, "-m", "hpo.check.build"], env=environ, text=True,
+            self._process = subprocess.Popen([sys.executable, "-m", "hpo.check.builder"], env=environ, text=True,
                                              stdin=stdin, stdout=subprocess.PIPE, stderr=stderr)  # fmt: skip
 
     def hear(self) -> list[Answer]:

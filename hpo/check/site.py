@@ -57,7 +57,7 @@ def _check_open(request: SlurmRequest, site: Site, partition: str) -> None:
     if state not in ("UP", "DOWN"):  # a partition that is down still queues
         raise ClusterError(f"partition {partition} is {state} and takes no jobs; name another with --partition.")
     groups = listed(words.get("AllowGroups"))
-    if groups and os.getuid() and not site.groups.intersection(groups):
+    if groups and not site.groups.intersection(groups):
         raise UsageError(
             f"partition {partition} is for the groups {', '.join(groups)}, and you are in "
             f"{', '.join(sorted(site.groups))}; name another with --partition."

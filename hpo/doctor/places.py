@@ -48,7 +48,7 @@ def find_places() -> dict[str, int]:
     """Directories for large files on a disk of this host: as a site file has them -> bytes free. Those that the site
     makes for each job first, then the roomiest."""
     of_job = {f"${name}": Path(os.environ[name]) for name in USUAL_VARIABLES if os.environ.get(name)}
-    named = {**of_job, **{str(path): path for path in [*map(Path, _USUAL), *_mounted()]}}
+    named = {**{str(path): path for path in [*map(Path, _USUAL), *_mounted()]}, **of_job}  # $TMPDIR may just be /tmp
     found: dict[str, int] = {}
     seen: set[Path] = set()
     for word, path in named.items():

@@ -40,14 +40,17 @@ def doctor(slurm, shared_tmp, capsys, monkeypatch):
 @pytest.fixture
 def second_network(slurm):
     """An interface ib0 on each host, beside the eth0 that its name leads to."""
+    slurm.run("ip", "link", "add", "tb-br1", "type", "bridge")
+    slurm.run("ip", "link", "set", "tb-br1", "up")
     for number, node in enumerate(slurm.hosts, start=1):
         slurm.run("ip", "link", "add", f"tbi-{node}", "type", "veth", "peer", "name", "ib0", "netns", f"tb-{node}")
-        slurm.run("ip", "link", "set", f"tbi-{node}", "master", "tb-br0", "up")
+        slurm.run("ip", "link", "set", f"tbi-{node}", "master", "tb-br1", "up")
         slurm.run("ip", "-n", f"tb-{node}", "addr", "add", f"10.88.0.{number}/24", "dev", "ib0")
         slurm.run("ip", "-n", f"tb-{node}", "link", "set", "ib0", "up")
     yield
     for node in slurm.hosts:
         slurm.run("ip", "link", "del", f"tbi-{node}")
+    slurm.run("ip", "link", "del", "tb-br1")
 
 
 def test_a_site_in_order_gets_a_file_and_two_jobs(doctor, shared_tmp, second_network):

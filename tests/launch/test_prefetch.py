@@ -213,7 +213,7 @@ def test_submit_refuses_a_sweep_without_its_weights(write_photos, tmp_path):
     sweep = write_photos(tmp_path, SWEEP)
     done = run("submit.py", sweep, "--cluster", "local", home=tmp_path / "hf")
     assert done.returncode == 5
-    [error] = done.stderr.splitlines()
+    [error] = [line for line in done.stderr.splitlines() if "error: " in line]
     assert "no pretrained weights of test_resnet, test_vit" in error
     assert f"launch/prefetch.py {sweep}`" in error
 
