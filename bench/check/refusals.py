@@ -28,8 +28,8 @@ _HEAD = """\
 # What is refused before anything is submitted
 
 {count} wrong sweeps, requests and site files, each wrong in one thing, and what `submit.py` says to it. A test runs
-them all and holds this page against what is said (`tests/check/test_wrong_sweeps.py`). Written by `bench/check/refusals.py`,
-which also measures how long each takes, as a command of its own with nothing remembered:
+them all and holds this page against what is said (`tests/check/test_wrong_sweeps.py`). `bench/check/refusals.py` writes
+it, and measures how long each takes, as a command of its own with nothing remembered:
 {figures} (2 cores of an x86-64 VM, {date}).
 
 `sweep.yaml` is a sound sweep; the wrong files are in `tests/wrong_sweeps.py`, and so is the site, of recorded answers.

@@ -56,7 +56,7 @@ def put_stand_ins() -> None:
     vars(dynamo).update(__path__=[], disable=_disable, is_compiling=lambda: False, utils=parts)
     vars(parts).update(is_compile_supported=lambda _: False)
     sys.modules.update({"torch._dynamo": dynamo, "torch._dynamo.utils": parts})
-    sys.modules.update(dict.fromkeys(_OPTIONAL))
+    sys.modules.update(dict.fromkeys(_OPTIONAL))  # type: ignore[arg-type]  # None: cannot be imported
 
 
 def _disable(function: Callable[..., Any] | None = None, *_: Any, **__: Any) -> Any:

@@ -97,6 +97,28 @@ class Preflight:
         return parameters
 
 
+def check_before(
+    config: SweepConfig,
+    run: Path,
+    request: SlurmRequest,
+    say: Callable[[str], None],
+    *,
+    remedy: str,
+    may_download: bool,
+) -> None:
+    """What a submit to SLURM looks at, in one call; see Preflight.
+
+    Raises:
+        SlurmtuneError: the first thing that speaks against it.
+    """
+    findings = Findings()
+    with Preflight(
+        config, run, findings, on_slurm=True, remedy=remedy, may_download=may_download, mode="submit"
+    ) as checks:
+        checks.judge(request)
+    raise_first(findings, say)
+
+
 def raise_first(findings: Findings, say: Callable[[str], None]) -> None:
     """Says warnings, and all errors but the first.
 

@@ -87,11 +87,10 @@ def begin_fit(
     config, record = _settle(wishes, request, shards, labels, roles, seed)
     for note in rehearse(config):
         say(note)
-    _require_weights(config, wanted)
     left = place.left() if place.left else None
+    wanted = wanted.with_defaults(comment_of(config, run), left) if wanted else None
+    _check(config, run, wanted, say)
     if wanted:
-        wanted = wanted.with_defaults(comment_of(config, run), left)
-        check_before(config, run, wanted.one_job, say, skip=False)
         config = _pack(config, wanted, say)
         job = submit(config, run, wanted, lambda directory: record.write(PredictorFiles(directory.root).record), say)
         return FitHandle(run, job, wishes.verbosity, wishes.progress)
@@ -114,14 +113,18 @@ def _pack(config: SweepConfig, wanted: Wanted | None, say: Callable[[str], None]
     return pack(config, request, (request.cpus_per_task or 1, request.gpus_per_node or 0), say)
 
 
-def _require_weights(config: SweepConfig, wanted: Wanted | None) -> None:
-    """Refuses a fit whose trials would find no weights, looking where the site's jobs will."""
+def _check(config: SweepConfig, run: Path, wanted: Wanted | None, say: Voice) -> None:
+    """Refuses a fit on SLURM as launch/submit.py does, looking for weights where the site's jobs will; and one here
+    whose trials would find no weights."""
     models = "".join(f" --model {name}" for name in wanted_weights(config.space).models)
-    before = dict(os.environ)
+    remedy, before = f"python launch/prefetch.py{models}", dict(os.environ)
     os.environ.update(wanted.site.weights_environment() if wanted else {})
     try:
-        offline = is_offline(usual=wanted is not None)
-        check_weights(config.space, f"python launch/prefetch.py{models}", may_download=not offline)
+        may_download = not is_offline(usual=wanted is not None)
+        if wanted:
+            check_before(config, run, wanted.one_job, say, remedy=remedy, may_download=may_download)
+        else:
+            check_weights(config.space, remedy, may_download=may_download)
     finally:
         os.environ.clear()
         os.environ.update(before)

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 from small_sweeps import make_shards
 
-from hpo.check.cache import Cache
+from hpo.cache import Cache
 from hpo.cluster.request import SlurmRequest
 from hpo.cluster.share import Share
 from hpo.config import load_sweep
