@@ -191,7 +191,7 @@ def make_site(folder: Path) -> Path:
 def tell(stderr: str, place: Path) -> str:
     """The error in what submit.py said, as docs/refusals.md has it: paths of this run by names, fit for a table."""
     said = next(line for line in stderr.splitlines() if line.startswith("slurmtune: error: "))
-    said = said.removeprefix("slurmtune: error: ").replace(str(place), "/work").replace(str(ROOT), "slurmtune")
+    said = said.removeprefix("slurmtune: error: ").replace(str(place), "/home/anna").replace(str(ROOT), "slurmtune")
     return said.replace("|", "\\|")
 
 
