@@ -82,7 +82,7 @@ def ask_site(partition: str) -> Site:
     questions: dict[str, tuple[list[str], Callable[[str], object]]] = {
         "partition": (["scontrol", "--all", "show", "partition", partition, "-o"], parse_words),
         "hosts": (
-            ["sinfo", "--all", "--noheader", "--noconvert", "-N", "-p", partition, "-o", "%N|%G|%f|%m|%c|%T"],
+            ["sinfo", "--noheader", "--noconvert", "-N", "-p", partition, "-o", "%N|%G|%f|%m|%c|%T"],
             parse_hosts,
         ),
         "associations": (

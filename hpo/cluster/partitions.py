@@ -1,10 +1,11 @@
 """What a site's partitions have, and a job's defaults and bounds by it.
 
-Standard library only; one call of sinfo, two where a partition is named that it hides.
+Standard library only; one call of sinfo, two where a partition is named that it hides, and one of scontrol.
 """
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -75,11 +76,12 @@ def read_partitions(named: str | None = None) -> list[Partition]:
         raise ClusterError(
             "SLURM's sbatch is not on this machine's PATH; run this on a login node, or add --cluster local."
         )
-    shown = _sinfo([])
-    if set(_names(named)) <= {partition.name for partition in shown}:
-        return shown
-    known = {partition.name: partition for partition in _sinfo(["--all"]) if partition.name in _names(named)}
-    return [*shown, *(known[name] for name in known if name not in {partition.name for partition in shown})]
+    shown = {partition.name: partition for partition in _sinfo([])}
+    if not set(_names(named)) <= shown.keys():
+        hidden = [partition for partition in _sinfo(["--all"]) if partition.name in _names(named)]
+        shown = {**{partition.name: partition for partition in hidden}, **shown}
+    limits = _limits()
+    return [_lower(partition, limits.get(name, {})) for name, partition in shown.items()]
 
 
 def _sinfo(flags: list[str]) -> list[Partition]:
@@ -93,6 +95,32 @@ def _sinfo(flags: list[str]) -> list[Partition]:
     if answer.returncode:
         raise ClusterError(f"sinfo failed: {' '.join(answer.stderr.split())}; is SLURM up on this machine?")
     return parse_partitions(answer.stdout)
+
+
+def _limits() -> dict[str, dict[str, str]]:
+    """What scontrol says of each partition; {} where it says nothing: then sbatch will judge."""
+    command = ["scontrol", "--all", "--oneliner", "show", "partition"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=_DEADLINE_S, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return {}
+    rows = [dict(re.findall(r"(\w+)=(\S*)", line)) for line in answer.stdout.splitlines()]
+    return {row.get("PartitionName", ""): row for row in rows}
+
+
+def _lower(partition: Partition, limits: Mapping[str, str]) -> Partition:
+    """With what a job may have of each host, where that is less than the host has: MaxCPUsPerNode, as where jobs with
+    and without GPUs share hosts, and MaxMemPerNode."""
+    cpus, memory = limits.get("MaxCPUsPerNode", ""), limits.get("MaxMemPerNode", "")
+    hosts = [
+        replace(
+            alike,
+            cpus=min(alike.cpus, int(cpus)) if cpus.isdigit() else alike.cpus,
+            memory_mb=min(alike.memory_mb, int(memory)) if memory.isdigit() else alike.memory_mb,
+        )
+        for alike in partition.hosts
+    ]
+    return replace(partition, hosts=tuple(hosts))
 
 
 def parse_partitions(text: str) -> list[Partition]:

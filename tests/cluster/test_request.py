@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from hpo.cluster.partitions import check_fits, choose_partition, choose_partitions, fill_in, parse_partitions
+from hpo.cluster.partitions import (
+    check_fits,
+    choose_partition,
+    choose_partitions,
+    fill_in,
+    parse_partitions,
+    read_partitions,
+)
 from hpo.cluster.request import SlurmRequest
 from hpo.cluster.submission import ROOT, explain_refusal, render_script
 from hpo.cluster.words import format_minutes, parse_minutes
@@ -178,3 +185,21 @@ def test_refusals_are_explained():
     assert "Invalid account" in explained
     assert "--account" in explained
     assert "\n" not in explained
+
+
+def test_what_a_job_may_have_of_a_host_bounds_the_defaults(tmp_path, monkeypatch):
+    """A partition of hosts whose other CPUs are for jobs of another one; and one that is hidden until it is named."""
+    lines = {"sinfo": "case $* in *--all*) echo 'secret|1|gpu:4|infinite|64|256000';; esac\n"
+                      "echo 'gpu*|3|gpu:4|1:00:00|64|256000'",
+             "scontrol": "echo 'PartitionName=gpu MaxCPUsPerNode=16 MaxMemPerNode=64000 MaxNodes=UNLIMITED'",
+             "sbatch": ""}  # fmt: skip
+    for name, line in lines.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{line}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    [gpu] = read_partitions()
+    filled, _ = fill_in(SlurmRequest(gpus_per_node=4), gpu)
+    assert (filled.cpus_per_task, filled.mem) == (16, "64000M")
+    with pytest.raises(UsageError, match="at most 16 CPUs a host"):
+        check_fits(SlurmRequest(cpus_per_task=32), gpu)
+    assert {partition.name for partition in read_partitions("secret")} == {"gpu", "secret"}

@@ -83,6 +83,16 @@ def test_a_package_that_pythonpath_hides(tmp_path, monkeypatch):
     assert "unset PYTHONPATH" in error
 
 
+def test_a_package_of_ones_own_that_hides_the_environments(tmp_path, monkeypatch):
+    (tmp_path / "h5py").mkdir()
+    (tmp_path / "h5py" / "__init__.py").write_text("")
+    monkeypatch.setattr("site.getusersitepackages", lambda: str(tmp_path))
+    monkeypatch.syspath_prepend(tmp_path)
+    [error] = errors(check_environment)
+    assert f"h5py comes from {tmp_path}, not from {sys.prefix}" in error
+    assert "export PYTHONNOUSERSITE=1" in error
+
+
 @pytest.fixture
 def small_disk(tmp_path):
     """small_disk(options) -> a file system of that size of its own."""

@@ -84,6 +84,8 @@ SITE = [  # flags, what the error says, and what it names as the remedy
     (["--qos", "nosuch"], "QoS 'nosuch' does not exist here", "This site has normal"),
     (["--gpus-per-node", "h100:1"], "node configuration is not available", "change --gpus-per-node"),
     (["--gpus-per-node", "9"], "at most 4 GPUs a host", "ask for less"),
+    (["--nodes", "9"], "at most 3 hosts", "ask for less"),
+    (["--mem", "9000G"], "at most 8000 MB a host", "ask for less"),
     (["--time", "5-0"], "at most 60 minutes", "ask for less"),
     (["--constraint", "nosuch"], "feature 'nosuch'", "It has none"),
 ]
@@ -160,6 +162,13 @@ def test_gpus_without_a_driver(doctor):
     [error], _ = doctor("--gpus-per-node", "2", site="")
     assert "gave 2 GPUs and has no NVIDIA driver" in error
     assert "--partition" in error
+
+
+def test_gpus_that_a_step_is_not_shown(doctor):
+    """A site whose steps get no GPUs of their job."""
+    [error], _ = doctor("--gpus-per-node", "2", site="setup: ['srun() { command srun --gres=none \"$@\"; }']")
+    assert "shows 0 of 2 GPUs in CUDA_VISIBLE_DEVICES" in error
+    assert "gpus_as: gres" in error
 
 
 def test_a_small_shared_memory(slurm, doctor):
