@@ -23,6 +23,7 @@ _PER_EPOCH = "trials validate once after each epoch, so that a rung is a number 
 _ONE_IMAGE = "an image column holds one RGB image a row, and each column has features of its own"
 _LAYER_NORM = "layers are normalised by layer_norm"
 _NO_TEXT = "text is not modelled, only images, numbers and categories"
+_LEMDA = "it learns augmentations of joined features; images have train_transforms, mixup and random erasing"
 _LIGHTNING = "it is Lightning's; Accelerate trains here"
 _DEEPSPEED = "one trial trains on one GPU, without DeepSpeed"
 
@@ -40,6 +41,10 @@ KEYS: dict[str, tuple[tuple[Any, ...], str]] = {  # key -> values that change no
     "model.hf_text": ((), _NO_TEXT),
     "model.clip": ((), _NO_TEXT),
     "data.text": ((), _NO_TEXT),
+    "data.templates": ((), _NO_TEXT),
+    "data.document": ((), "scanned documents are not modelled, only photographs"),
+    "distiller": ((), "distillation is not available"),
+    "matcher": ((), "matching is not available, only classes and numbers are"),
     "data.categorical.convert_to_text": ((False,), _NO_TEXT),
     "data.numerical.convert_to_text": ((False,), _NO_TEXT),
     "data.numerical.scaler_with_mean": ((True,), "numbers are standardised by the training split"),
@@ -60,7 +65,8 @@ KEYS: dict[str, tuple[tuple[Any, ...], str]] = {  # key -> values that change no
     "optim.cross_modal_align": ((None,), _ONE_IMAGE),
     "optim.cross_modal_align_weight": ((0,), _ONE_IMAGE),
     "optim.automatic_optimization": ((True,), _LIGHTNING),
-    "optim.lemda": ((), _ONE_IMAGE),
+    "optim.lemda": ((), _LEMDA),
+    "optim.lemda.turn_on": ((False,), _LEMDA),
     "env.num_nodes": ((1,), "a trial stays on one node; a sweep takes several with slurm={'nodes': 2}"),
     "env.inference_batch_size_ratio": ((), "evaluation uses the training's batches"),
     "env.num_workers_inference": ((), "evaluation uses env.num_workers"),

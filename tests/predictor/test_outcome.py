@@ -19,7 +19,7 @@ from hpo.records import Journal
 from hpo.search.sweep import Sweep
 from hpo.trial.checkpoint import Store
 from hpo.trial.inference import TrainedModel
-from hpo.trial.soup import _Kitchen, average, ranked_checkpoints
+from hpo.trial.soup import _greedy, _Kitchen, ranked_checkpoints
 
 
 @pytest.fixture
@@ -133,15 +133,26 @@ def test_averaging(run, method):
     assert json.loads(run.model.read_text())["outcome"] == found
 
 
-def test_a_greedy_soup_is_never_worse_in_either_direction(run):
-    """Whatever order the checkpoints come in: the first alone is the bar."""
+@pytest.mark.parametrize(("metric", "mode"), [("val_accuracy", "max"), ("val_loss", "min")])
+def test_a_greedy_soup_is_never_worse_in_either_direction(run, metric, mode):
+    """Whatever order the checkpoints come in: the first alone is the bar, and spoiled weights never come in."""
     data = Path(read_json(run.sweep.resolved)["data"])
     checkpoints = ranked_checkpoints(run.sweep.trial("0000"), "max")
     assert len(checkpoints) == 3
+    weights = [checkpoint.load_weights() for checkpoint in checkpoints]
+    meta = {**checkpoints[0].load_meta(), "metric": metric, "mode": mode}
+    torch.manual_seed(0)
+    spoiled = {n: t + torch.randn_like(t) if t.is_floating_point() else t for n, t in weights[0].items()}
+    kitchen = _Kitchen(meta, weights[0], data)
     for first in range(3):
-        soup = average(checkpoints[first:] + checkpoints[:first], data)
-        assert soup.value >= soup.single
-        assert soup.epochs[0] == checkpoints[first].epoch
+        tried = [*weights[first:], *weights[:first], spoiled]
+        single = kitchen.judge(tried[0])
+        soup = _greedy(kitchen, tried, meta, [0, 1, 2, 3], single)
+        assert soup.value == kitchen.judge(soup.weights)
+        assert soup.value >= single if mode == "max" else soup.value <= single
+        assert soup.epochs[0] == 0
+        assert 3 not in soup.epochs
+    kitchen.close()
 
 
 def test_the_average_has_statistics_of_its_own(run):
