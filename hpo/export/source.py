@@ -165,17 +165,14 @@ def _spread(weights: Weights, data: Path) -> tuple[ShardSet, np.ndarray] | None:
 
 def render(images: Any, meta: Mapping[str, Any]) -> np.ndarray:
     """`images`, an iterable of uint8 (H, W, 3), cropped and scaled as in the trial's evaluation: uint8 (N, S, S, 3)."""
-    from hpo.trial.augment import Augmentation
-    from hpo.trial.render import render_image
+    from hpo.trial.middle import Middle
 
     config, size = TrialConfig.from_flat(meta["config"]), int(meta["input"]["size"])
-    augmentation = Augmentation.of(config.model, meta["seed"])
+    middle = Middle.of(config.model, config.model.interpolation)
     rendered = []
     for image in images:
-        height, width = image.shape[:2]
-        crops = augmentation.crops(np.zeros(1, np.int64), np.array([height]), np.array([width]))
         rendered.append(np.empty((size, size, 3), np.uint8))
-        render_image(image, crops.boxes[0].tolist(), False, rendered[-1], config.model.interpolation)
+        middle.render(image, rendered[-1])
     return np.stack(rendered)
 
 

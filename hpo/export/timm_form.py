@@ -18,10 +18,11 @@ from torch import nn
 from hpo.export.source import Weights
 from hpo.layout import write_json
 from hpo.trial.inference import TrainedModel
+from hpo.trial.middle import Middle
+from hpo.trialconfig import TrialConfig
 
 DESCRIPTION = "slurmtune.json"
 _FORMAT = 1
-_SQUARES_BY_SQUEEZING = "resize"
 
 
 def load_trained(weights: Weights) -> TrainedModel:
@@ -39,14 +40,14 @@ def write_model(folder: Path, weights: Weights, model: nn.Module, policy: dict[s
     """Fills `folder` with all but the card."""
     meta = weights.meta
     size = int(meta["input"]["size"])
-    transforms = meta["config"]["model.timm_image.train_transforms"]
+    middle = Middle.of(TrialConfig.from_flat(meta["config"]).model, meta["input"].get("interpolation", "bilinear"))
     preprocessing = {
         "input_size": [3, size, size],
         "mean": list(meta["input"]["mean"]),
         "std": list(meta["input"]["std"]),
-        "crop_pct": meta["config"].get("model.timm_image.crop_pct", 1.0),
-        "crop_mode": "squash" if _SQUARES_BY_SQUEEZING in transforms else "center",
-        "interpolation": meta["input"].get("interpolation", "bilinear"),
+        "crop_pct": middle.crop_pct,
+        "crop_mode": "squash" if middle.squeezes else "center",
+        "interpolation": middle.interpolation,
     }
     cfg = timm.get_pretrained_cfg(meta["model"], allow_unregistered=True)
     fixed = bool(cfg and cfg.fixed_input_size)  # such a model has to be told its size when it is built

@@ -50,22 +50,18 @@ class Crops:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """The boxes of one trial. `epoch` None is evaluation: what is not random in them, and of that the middle.
-
-    crop_pct: share of each side that evaluation sees; policies: what comes after the boxes in training.
-    """
+    """The boxes of one trial's epoch, counted from 0. policies: what comes after the boxes."""
 
     transforms: tuple[str, ...]
     crop_scale: float
     seed: int
-    epoch: int | None = None
-    crop_pct: float = 1.0
+    epoch: int = 0
     policies: Policies | None = None
 
     @classmethod
     def of(cls, config: ModelConfig, seed: int, policies: Policies | None = None) -> Augmentation:
         boxes, _ = split_transforms(config.train_transforms)
-        return cls(boxes, config.crop_scale, seed, None, config.crop_pct, policies)
+        return cls(boxes, config.crop_scale, seed, policies=policies)
 
     def at(self, epoch: int) -> Augmentation:
         return replace(self, epoch=epoch)
@@ -75,9 +71,7 @@ class Augmentation:
         names = self._applied()
         box: Box = (np.zeros(len(heights)), np.zeros(len(heights)), heights.astype(float), widths.astype(float))
         flips = np.zeros(len(heights), bool)
-        random = np.zeros((len(heights), 0))
-        if self.epoch is not None:
-            random = uniforms(self.seed, self.epoch, sample_ids, _COLUMNS * len(names))
+        random = uniforms(self.seed, self.epoch, sample_ids, _COLUMNS * len(names))
         for place, name in enumerate(names):
             numbers = random[:, _COLUMNS * place : _COLUMNS * (place + 1)]
             if name == "random_horizontal_flip":
@@ -86,15 +80,11 @@ class Augmentation:
                 box = _random_resized_crop(box, numbers, self.crop_scale)
             else:
                 box = _BOXES[name](box, numbers)
-        if self.epoch is None:
-            box = _middle(box, self.crop_pct)
         return Crops(_whole_pixels(box), flips)
 
     def _applied(self) -> tuple[str, ...]:
-        """The transforms of this epoch; the middle square comes first where none says how an image becomes square."""
+        """The middle square comes first where none of the transforms says how an image becomes square."""
         names = self.transforms
-        if self.epoch is None:
-            names = tuple(name for name in names if not name.startswith("random_"))
         return names if any(name in _SQUARING for name in names) else ("center_crop", *names)
 
 

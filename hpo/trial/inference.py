@@ -13,11 +13,11 @@ from torch import Tensor
 
 from hpo.data.columns import Columns, TableRow
 from hpo.errors import TrialError
-from hpo.trial.augment import Augmentation
 from hpo.trial.device import ACCELERATOR_VARIABLE
 from hpo.trial.fusion import build_model
+from hpo.trial.middle import Middle
 from hpo.trial.model import is_convolutional
-from hpo.trial.render import Normaliser, render_image
+from hpo.trial.render import Normaliser
 from hpo.trial.rows import Rows, stack_rows
 from hpo.trialconfig import TrialConfig
 
@@ -41,7 +41,7 @@ class TrainedModel:
         self.model = model.to(self.device, memory_format=self.layout).eval()  # type: ignore[call-overload]
         self.load(weights)
         self._normalise = Normaliser(self.feed, self.device, self.layout)
-        self._augmentation = Augmentation.of(config.model, meta["seed"])
+        self._middle = Middle.of(config.model, self.feed.interpolation)
         self._classes = meta["task"] == "classification"
         if not self._classes:
             self._mean, self._std = np.array(meta["label_mean"]), np.array(meta["label_std"])
@@ -77,11 +77,9 @@ class TrainedModel:
     def _render(self, images: list[np.ndarray]) -> Tensor:
         """Images as in evaluation, uint8 (B, S, S, 3)."""
         size = self.feed.size
-        heights, widths = np.array([image.shape[:2] for image in images], np.int64).reshape(-1, 2).T
-        crops = self._augmentation.crops(np.arange(len(images)), heights, widths)
         pixels = np.empty((len(images), size, size, 3), np.uint8)
-        for image, box, flip, out in zip(images, crops.boxes.tolist(), crops.flips, pixels, strict=True):
-            render_image(image, box, flip, out, self.feed.interpolation)
+        for image, out in zip(images, pixels, strict=True):
+            self._middle.render(image, out)
         return torch.from_numpy(pixels)
 
     def forward(self, pixels: Tensor, rows: Rows | None = None) -> Tensor:

@@ -22,6 +22,7 @@ from hpo.data.pictures import Pictures
 from hpo.errors import DataError
 from hpo.trial.augment import Augmentation, Crops
 from hpo.trial.buffers import Buffers
+from hpo.trial.middle import Middle
 from hpo.trial.order import EpochPlan
 from hpo.trial.render import render_image
 from hpo.trial.rows import Rows, RowTable
@@ -110,14 +111,15 @@ class Loader:
     def training(self, augmentation: Augmentation, first: int = 0) -> Iterator[Batch]:
         """A shuffled epoch of whole batches, from batch number `first` on."""
         plan, place = self._plan, (self._delivery.rank, self._delivery.world)
-        return self._batches(plan.batches(augmentation.seed, augmentation.epoch or 0, first, *place), augmentation)
+        return self._batches(plan.batches(augmentation.seed, augmentation.epoch, first, *place), augmentation)
 
-    def evaluation(self, augmentation: Augmentation) -> Iterator[Batch]:
-        """Every sample once, in order; of several ranks each takes its part of a batch."""
+    def evaluation(self, middle: Middle) -> Iterator[Batch]:
+        """Every sample once, in order; of several ranks each takes its part of a batch. Rendered on the host, wherever
+        training images are."""
         size, rank, world = self._plan.batch_size, self._delivery.rank, self._delivery.world
         starts = range(0, self._count, size)
         parts = (np.arange(start, min(start + size, self._count))[rank::world] for start in starts)
-        return self._batches((part for part in parts if len(part)), augmentation)
+        return self._batches((part for part in parts if len(part)), middle)
 
     def rest(self) -> None:
         """Gives back the memory of batches until the next is asked for."""
@@ -126,11 +128,11 @@ class Loader:
     def close(self) -> None:
         self._pool.shutdown(cancel_futures=True)
 
-    def _batches(self, parts: Iterable[np.ndarray], augmentation: Augmentation) -> Iterator[Batch]:
+    def _batches(self, parts: Iterable[np.ndarray], look: Augmentation | Middle) -> Iterator[Batch]:
         ahead: deque[Future[Batch]] = deque()
         try:
             for part in parts:
-                ahead.append(self._pool.submit(self._make, part, augmentation))
+                ahead.append(self._pool.submit(self._make, part, look))
                 if len(ahead) > self._workers:
                     yield _wait(ahead.popleft())
             while ahead:
@@ -139,7 +141,7 @@ class Loader:
             for future in ahead:  # the trial ended in mid-epoch
                 future.cancel()
 
-    def _make(self, indices: np.ndarray, augmentation: Augmentation) -> Batch:
+    def _make(self, indices: np.ndarray, look: Augmentation | Middle) -> Batch:
         targets = self._targets[torch.from_numpy(indices)]
         if self._delivery.pinned:
             targets = targets.pin_memory()
@@ -147,7 +149,9 @@ class Loader:
         if self._table:
             rows, indices = self._table.rows(indices), self._table.images(indices)
             rows = rows.pinned() if self._delivery.pinned else rows
-        images, crops = self._images(indices, augmentation)
+        images, crops = (
+            (self._middles(indices, look), None) if isinstance(look, Middle) else self._images(indices, look)
+        )
         return Batch(images, targets, self._ids[indices], crops, rows)
 
     def _images(self, indices: np.ndarray, augmentation: Augmentation) -> tuple[Tensor, Crops | None]:
@@ -175,16 +179,34 @@ class Loader:
         size, at_least = out.shape[0], None
         if height >= 2 * size and width >= 2 * size:
             at_least = -(-shape[0] * size // height), -(-shape[1] * size // width)
-        data = self._shards.read_bytes(index)
-        try:
-            image = decode_into(self._scratch, data, shape, at_least)
-        except DataError as error:
-            raise DataError(f"{self._shards.name(index)} cannot be decoded: {error}") from None
+        image = self._read(index, at_least)
         if image.shape[:2] != shape:
             down, across = image.shape[0] / shape[0], image.shape[1] / shape[1]
             top, height = _scale(top, height, down)
             left, width = _scale(left, width, across)
         render_image(image, (top, left, height, width), flip, out, self._delivery.interpolation)
+
+    def _read(self, index: int, at_least: tuple[int, int] | None = None) -> np.ndarray:
+        """An encoded image, or a smaller one of at least so many rows and columns."""
+        shape = int(self._shards.heights[index]), int(self._shards.widths[index])
+        try:
+            return decode_into(self._scratch, self._shards.read_bytes(index), shape, at_least)
+        except DataError as error:
+            raise DataError(f"{self._shards.name(index)} cannot be decoded: {error}") from None
+
+    def _middles(self, indices: np.ndarray, middle: Middle) -> Tensor:
+        """What evaluation sees, from all pixels there are: no shortcuts, so that timm alone sees the same."""
+        size, shape = self._delivery.size, self._shards.image_shape
+        out = self._buffers.take(len(indices), size, size, 3)
+        if shape is None:
+            for index, target in zip(indices.tolist(), out.numpy(), strict=True):
+                middle.render(self._read(index), target)
+            return out
+        images = self._buffers.take(len(indices), *shape)
+        self._shards.gather(indices, images.numpy())
+        for image, target in zip(images.numpy(), out.numpy(), strict=True):
+            middle.render(image, target)
+        return out
 
     def _render(self, images: Tensor, crops: Crops) -> Tensor:
         size = self._delivery.size
@@ -221,7 +243,7 @@ def _start_threads(count: int) -> ThreadPoolExecutor:
 
 def _finish(images: Tensor, samples: np.ndarray, augmentation: Augmentation) -> Tensor:
     """The rendered images after the policies of training, in place."""
-    if augmentation.policies and augmentation.epoch is not None:
+    if augmentation.policies:
         augmentation.policies.apply(images.numpy(), samples, augmentation.seed, augmentation.epoch)
     return images
 

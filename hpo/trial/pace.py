@@ -26,6 +26,7 @@ from hpo.errors import SlurmtuneError
 from hpo.trial.augment import Augmentation
 from hpo.trial.device import set_threads
 from hpo.trial.loader import Batch, Loader
+from hpo.trial.middle import Middle
 from hpo.trial.training import Training
 from hpo.trialconfig import TrialConfig
 
@@ -128,8 +129,8 @@ class _Part:
     def training(self, augmentation: Augmentation) -> Iterator[Batch]:
         return itertools.islice(self._loader.training(augmentation), self._few)
 
-    def evaluation(self, augmentation: Augmentation) -> Iterator[Batch]:
-        return itertools.islice(self._loader.evaluation(augmentation), self._few)
+    def evaluation(self, middle: Middle) -> Iterator[Batch]:
+        return itertools.islice(self._loader.evaluation(middle), self._few)
 
 
 def _forget_peak() -> None:

@@ -23,6 +23,7 @@ from hpo.trial.augment import Augmentation
 from hpo.trial.checkpoint import Checkpoint, Store
 from hpo.trial.inference import TrainedModel
 from hpo.trial.loader import Delivery, Loader
+from hpo.trial.middle import Middle
 from hpo.trial.policies import create_policies
 from hpo.trial.task import create_task
 from hpo.trialconfig import TrialConfig
@@ -98,6 +99,7 @@ class _Kitchen:
         self._task = create_task(train, config)
         feed, env = self._trained.feed, config.env
         self._augmentation = Augmentation.of(config.model, meta["seed"], create_policies(config.model, feed))
+        self._middle = Middle.of(config.model, feed.interpolation)
         delivery = Delivery(feed.size, on_device=False, pinned=False, interpolation=feed.interpolation)
         size = min(env.batch_size, env.per_gpu_batch_size or env.batch_size)
         self._train, self._validation = (
@@ -126,7 +128,7 @@ class _Kitchen:
         self._trained.load(weights)
         rows = [
             self._task.compare(self._trained.forward(batch.images, batch.rows), batch.targets.to(self._trained.device))
-            for batch in self._validation.evaluation(self._augmentation)
+            for batch in self._validation.evaluation(self._middle)
         ]
         return self._task.judge(torch.cat(rows).float().cpu().numpy())[self._metric]
 

@@ -37,6 +37,7 @@ from hpo.trial.fusion import build_model
 from hpo.trial.loader import Delivery, Loader
 from hpo.trial.logfile import close_log, open_log
 from hpo.trial.measures import Measurements, count_parameters, measure_latency, measure_memory
+from hpo.trial.middle import Middle
 from hpo.trial.mixing import draw_mixing
 from hpo.trial.model import choose_image_size
 from hpo.trial.optimizer import create_optimizer, learning_rate
@@ -226,9 +227,9 @@ class Training:
         self._compute = self._build(accelerator, choose_image_size(config.model, train), resumed is None)
         policies = create_policies(config.model, self._feed)
         self._augmentation = Augmentation.of(config.model, config.seed, policies)
+        self._middle = Middle.of(config.model, self._feed.interpolation)
         on_gpu = accelerator.device.type == "cuda"
-        # Policies work on the host, and both splits are to be rendered alike.
-        on_device = on_gpu and not policies
+        on_device = on_gpu and not policies  # they work on the host
         delivery = Delivery(self._feed.size, on_device, on_gpu, rank=self.ranks.rank,
                             world=self.ranks.world, interpolation=self._feed.interpolation)  # fmt: skip
         self._loader = self._open_loader(opened, train, delivery)
@@ -238,7 +239,7 @@ class Training:
             self._restore(resumed)
         else:
             self._measured.take(
-                "latency_ms", lambda: measure_latency(self._compute, self._validation.evaluation(self._augmentation))
+                "latency_ms", lambda: measure_latency(self._compute, self._validation.evaluation(self._middle))
             )
             self._measured.take(
                 "memory_gb", lambda: measure_memory(self._compute, self._loader.training(self._augmentation.at(1)))
@@ -298,7 +299,7 @@ class Training:
             return dict.fromkeys(self._task.metrics, math.nan)
         self._compute.judged.eval()
         rows = []
-        for batch in self._validation.evaluation(self._augmentation):
+        for batch in self._validation.evaluation(self._middle):
             rows.append(self._compute.measure(batch))
             self._on_progress()
         return self._task.judge(self.ranks.gather(torch.cat(rows).float().cpu().numpy() if rows else None))

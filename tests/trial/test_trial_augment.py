@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -18,6 +17,7 @@ from hpo.errors import DataError
 from hpo.trial.augment import Augmentation, Crops
 from hpo.trial.buffers import Buffers
 from hpo.trial.loader import Delivery, Loader
+from hpo.trial.middle import Middle
 from hpo.trial.randomness import derive, permutation, uniforms
 from hpo.trial.render import render_batch, render_image
 
@@ -73,13 +73,6 @@ def test_flip_is_every_second_and_order_matters():
     assert (first[:, 0] >= 15).all()
     assert np.abs(second[:, 2] - second[:, 3]).max() <= 1  # square, to a pixel
     assert np.abs(first[:, 2] - first[:, 3]).max() > 10
-
-
-def test_evaluation_takes_what_is_not_random():
-    for transforms, box in ((("resize", "random_crop"), [0, 0, 120, 90]), (("random_resized_crop",), [15, 0, 90, 90])):
-        found = crops(*transforms, "random_horizontal_flip", epoch=None)
-        assert found.boxes[7].tolist() == box
-        assert not found.flips.any()
 
 
 def test_crops_depend_on_seed_epoch_and_sample_alone():
@@ -163,7 +156,7 @@ def load(data, workers, on_device=False, split="train", batch_size=32):
     try:
         if split == "train":
             return [list(loader.training(augmentation.at(epoch))) for epoch in (1, 2)]
-        return list(loader.evaluation(augmentation))
+        return list(loader.evaluation(Middle(False, 1.0)))
     finally:
         loader.close()
 
@@ -218,7 +211,7 @@ def test_ranks_share_each_batch(jpeg_data, training):
     for rank, world in ((0, 1), (0, 2), (1, 2)):
         shards = open_split(jpeg_data, "train")
         loader = Loader(shards, torch.arange(80), Delivery(24, False, False, rank, world), 32, 1)
-        parts.append(list(loader.training(augmentation.at(1)) if training else loader.evaluation(augmentation)))
+        parts.append(list(loader.training(augmentation.at(1)) if training else loader.evaluation(Middle(False, 1.0))))
         loader.close()
     for whole, even, odd in zip(*parts, strict=True):
         assert torch.equal(whole.images[0::2], even.images)
@@ -245,24 +238,25 @@ def test_what_cannot_be_decoded_is_named(jpeg_data, monkeypatch):
     read = shards.read_bytes
     monkeypatch.setattr(shards, "read_bytes", lambda i: b"torn" if i == 7 else read(i))
     with pytest.raises(DataError, match="sample 7 cannot be decoded"):
-        list(loader.evaluation(Augmentation((), 0.35, 0)))
+        list(loader.evaluation(Middle(False, 1.0)))
     monkeypatch.setattr(shards, "read_bytes", lambda i: read(0 if i == 7 else i))
     shards.heights[7] -= 40
     with pytest.raises(DataError, match="sample 7 cannot be decoded: it is .* pixels, not"):
-        list(loader.evaluation(Augmentation((), 0.35, 0)))
+        list(loader.evaluation(Middle(False, 1.0)))
     loader.close()
 
 
 def test_decoding_at_half_the_size_shows_the_same(jpeg_data):
     """Photographs of 96 x 128 pixels for a model of 24: a quarter in the DCT domain, or whole and resized."""
     shards, boxes = open_split(jpeg_data, "train"), Augmentation(("random_resized_crop",), 0.7, 0, 1)
-    crops = boxes.crops(shards.sample_ids, shards.heights, shards.widths)
     loader = Loader(shards, torch.arange(80), Delivery(24, False, False), 80, 0)
-    (batch,) = list(loader.evaluation(replace(boxes, epoch=1)))
+    (batch,) = list(loader.training(boxes))
     loader.close()
+    order = batch.targets.numpy()
+    crops = boxes.crops(shards.sample_ids[order], shards.heights[order], shards.widths[order])
     whole = np.zeros((80, 24, 24, 3), np.uint8)
     for i in range(80):
-        render_image(decode_rgb(shards.read_bytes(i)), crops.boxes[i].tolist(), False, whole[i])
+        render_image(decode_rgb(shards.read_bytes(int(order[i]))), crops.boxes[i].tolist(), False, whole[i])
     difference = np.abs(batch.images.numpy().astype(int) - whole)
     assert 0 < difference.mean() < 5
 
@@ -306,13 +300,3 @@ def test_interpolation_is_pillows(side, name):
     crops = Crops(np.array([box]), np.array([False]))
     device = render_batch(torch.from_numpy(image)[None], crops, side, name)[0].permute(1, 2, 0).numpy()
     assert np.abs(device - expected)[3:-3, 3:-3].max() <= 2
-
-
-def test_evaluation_sees_the_share_that_is_asked_for():
-    augmentation = Augmentation(("random_resized_crop", "center_crop"), 0.35, 0, None, 0.5)
-    sizes = np.array([100]), np.array([60])
-    assert augmentation.crops(IDS[:1], *sizes).boxes.tolist() == [[35, 15, 30, 30]]
-    squeezed = Augmentation(("resize",), 0.35, 0, None, 0.5).crops(IDS[:1], *sizes)
-    assert squeezed.boxes.tolist() == [[25, 15, 50, 30]]
-    trained = augmentation.at(1).crops(IDS[:1], *sizes).boxes
-    assert trained.tolist() == Augmentation(augmentation.transforms, 0.35, 0, 1).crops(IDS[:1], *sizes).boxes.tolist()

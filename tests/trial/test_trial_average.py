@@ -31,8 +31,8 @@ def test_the_checkpoint_holds_the_average(raw_data, configure, tmp_path):
         checkpoint = training._store.newest()
         kept, state = checkpoint.load_weights(), checkpoint.load_state()
         meta = checkpoint.load_meta()
-        images = torch.cat([b.images for b in training._validation.evaluation(training._augmentation)])
-        labels = torch.cat([b.targets for b in training._validation.evaluation(training._augmentation)])
+        images = torch.cat([b.images for b in training._validation.evaluation(training._middle)])
+        labels = torch.cat([b.targets for b in training._validation.evaluation(training._middle)])
     assert len(seen) == 2
     for name, value in kept.items():
         expected = seen[0][name]  # the first update sets it

@@ -71,7 +71,7 @@ def test_only_adapters_and_the_classifier_move(raw_data, configure, tmp_path, pe
         moved = {name for name, value in model.named_parameters() if not torch.equal(value, before[name])}
         kept = training._store.newest()
         weights, meta = kept.load_weights(), kept.load_meta()
-        pixels = next(iter(training._validation.evaluation(training._augmentation))).images
+        pixels = next(iter(training._validation.evaluation(training._middle))).images
         model.eval()
         with torch.no_grad():
             own = model(training._compute._normalise(pixels.permute(0, 3, 1, 2)))

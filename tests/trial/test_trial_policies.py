@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from PIL import Image, ImageOps
 from timm.data import auto_augment
 from torchvision import transforms
 
+from hpo.data.rows import StoredSamples
 from hpo.errors import TrialError
 from hpo.trial import Training
 from hpo.trial.policies import Policies, _create, seed_image
@@ -97,14 +99,17 @@ def test_the_loader_applies_them_in_training_only(stored, request, configure, tm
         config = configure({**keys, "env.num_workers": workers})
         with Training(config, request.getfixturevalue(stored), tmp_path / str(workers)) as training:
             batches[workers] = next(iter(training._loader.training(training._augmentation.at(2))))
-            plain = torch.cat([b.images for b in training._loader.evaluation(training._augmentation)]).numpy()
-            policies, ids = training._augmentation.policies, training._loader._ids.tolist()
+            policies, without = training._augmentation.policies, replace(training._augmentation.at(2), policies=None)
+            plain = next(iter(training._loader.training(without))).images.numpy().copy()
+            evaluated = next(iter(training._validation.evaluation(training._middle)))
+            seen = np.empty_like(evaluated.images.numpy())
+            for number in range(len(seen)):
+                training._middle.render(StoredSamples(training._validation._shards, None).load(number), seen[number])
+            assert np.array_equal(evaluated.images.numpy(), seen)
     assert torch.equal(batches[0].images, batches[3].images)
-    samples = batches[0].samples
-    expected = plain[[ids.index(sample) for sample in samples]]  # what evaluation shows, the policies not applied
-    assert not np.array_equal(expected, batches[0].images.numpy())
-    policies.apply(expected, samples, 0, 2)
-    assert np.array_equal(expected, batches[0].images.numpy())
+    assert not np.array_equal(plain, batches[0].images.numpy())
+    policies.apply(plain, batches[0].samples, 0, 2)
+    assert np.array_equal(plain, batches[0].images.numpy())
 
 
 def test_what_the_library_refuses_is_told(raw_data, configure, tmp_path):

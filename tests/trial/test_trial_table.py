@@ -17,11 +17,11 @@ from hpo.data.pictures import Pictures
 from hpo.data.read import open_split
 from hpo.errors import SlurmtuneError, TrialError, UsageError
 from hpo.trial import Training
-from hpo.trial.augment import Augmentation
 from hpo.trial.checkpoint import Store
 from hpo.trial.fusion import FusedModel, build_model
 from hpo.trial.inference import TrainedModel
 from hpo.trial.loader import Delivery, Loader
+from hpo.trial.middle import Middle
 from hpo.trial.optimizer import create_optimizer
 from hpo.trial.rows import stack_rows
 from hpo.trial.soup import average
@@ -162,7 +162,7 @@ def test_a_batch_holds_the_images_of_its_rows(table_data: Path, on_device: bool)
     labels = torch.from_numpy(shards.labels)
     loader = Loader(shards, labels, Delivery(32, on_device, pinned=False), 16, 1)
     seen = 0
-    for batch in loader.evaluation(Augmentation(("resize",), 1.0, 0)):
+    for batch in loader.evaluation(Middle(True, 1.0)):
         assert batch.rows is not None
         for first, last in ((0, 5), (5, 16)):
             part = batch.part(first, last)
