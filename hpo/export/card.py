@@ -11,6 +11,8 @@ from hpo.data.columns import Columns
 from hpo.data.rows import columns_of
 from hpo.results.read import Results, Row
 from hpo.results.wording import configuration_yaml, count, value_text
+from hpo.trial.middle import Middle
+from hpo.trialconfig import TrialConfig
 
 _MOST_CLASSES = 100
 _MOST_SHOWN = 20
@@ -96,13 +98,15 @@ def _example(meta: Mapping[str, Any]) -> str:
 
 def _preprocessing(meta: Mapping[str, Any]) -> str:
     feed = meta["input"]
-    squeezed = "resize" in meta["config"]["model.timm_image.train_transforms"]
-    square = "the whole image squeezed to a square" if squeezed else "the middle square"
+    config = TrialConfig.from_flat(meta["config"])
+    middle = Middle.of(config.model, feed.get("interpolation", "bilinear"))
+    square = "the whole image squeezed to a square" if middle.squeezes else "the middle square"
     mean, std = (", ".join(f"{number:g}" for number in feed[name]) for name in ("mean", "std"))
     return (
-        f"Input: RGB, {square} at {feed['size']} x {feed['size']} pixels, then (x / 255 - mean) / std with mean "
-        f"({mean}) and std ({std}). timm's transform resamples with Pillow, the training did with OpenCV: on "
-        "photographs of other sizes outputs differ a little. `slurmtune predict` does exactly what the training did."
+        f"Input: RGB, upright, {square} at {feed['size']} x {feed['size']} pixels, then (x / 255 - mean) / std with "
+        f"mean ({mean}) and std ({std}). timm's own transform, above, does exactly this, as the trial's evaluation "
+        "did. Where the training data were shrunk when they were prepared, `slurmtune predict` first shrinks "
+        "photographs likewise."
     )
 
 

@@ -15,10 +15,12 @@ import numpy as np
 import pytest
 import timm
 import torch
+from PIL import Image
 
 from hpo.data.read import open_split
 from hpo.errors import TrialError
 from hpo.export.check import ask_plain_timm, require_same
+from hpo.export.images import read_file
 from hpo.export.model import ExportedModel
 from hpo.results.read import open_results, read_results
 from launch.export import main
@@ -167,6 +169,24 @@ def test_onnx_gives_the_logits_of_plain_timm(
     for count in (len(images), 5):
         [given] = session.run(["outputs"], {"images": images[:count].numpy()})
         np.testing.assert_allclose(given, logits[:count], rtol=1e-4, atol=1e-5)
+
+
+def test_timms_own_transform_of_a_photograph_gives_what_predict_gives(
+    exported: dict[str, tuple[Path, str]], photos: Path, tmp_path: Path
+) -> None:
+    """From the file on: photographs of other shapes and sizes than the model's input, as they are."""
+    folder = shutil.copytree(exported["0001"][0], tmp_path / "model")
+    about = json.loads((folder / "slurmtune.json").read_text())
+    (folder / "slurmtune.json").write_text(json.dumps({**about, "images": None}))  # not shrunk when they were prepared
+    ours, theirs = ExportedModel(folder), timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+    transform = timm.data.create_transform(**timm.data.resolve_model_data_config(theirs), is_training=False)
+    files = sorted(photos.rglob("*.jpg"))[::3]
+    assert len({Image.open(path).size for path in files}) > 3
+    with torch.inference_mode():
+        batch = torch.stack([transform(Image.open(path).convert("RGB")) for path in files])
+        expected = theirs(batch).softmax(1).numpy()
+    given = np.stack(list(ours.predict(read_file(path, ours.policy) for path in files)))
+    np.testing.assert_allclose(given, expected, atol=1e-5)
 
 
 def test_onnx_without_its_packages_names_what_it_needs(
