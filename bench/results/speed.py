@@ -10,8 +10,8 @@ moved       of a copy elsewhere that may only be read
 written     while another process adds events with fsync, as a driver does
 torn        with half a line at the journal's end
 json        results.py DIR --json: everything
-Ray         ray.tune.ResultGrid(ExperimentAnalysis(FOLDER)).get_dataframe()
-Optuna      load_study(...).trials_dataframe() of optuna-journal.log
+Ray         (up to 1,000 trials) ray.tune.ResultGrid(ExperimentAnalysis(FOLDER)).get_dataframe()
+Optuna      (the same) load_study(...).trials_dataframe() of optuna-journal.log
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ hyperparameters:
 hyperparameter_tune_kwargs: {{searcher: random, scheduler: ASHA, num_trials: {trials}}}
 """
 _WORKERS = 8
+_MOST_OF_PEERS = 1000  # trials; Ray's folder has one a trial
 _RAY = """
 import sys
 from ray.tune import ExperimentAnalysis, ResultGrid
@@ -97,7 +98,6 @@ def main() -> None:
 
 def measure_results(folder: Path, trials: int, rounds: int) -> dict[str, list[float]]:
     sweep = make_sweep(folder / "sweep", trials)
-    write_peers(sweep, folder)
     results = [sys.executable, str(ROOT / "launch" / "results.py")]
     moved, torn = read_only_copy(sweep, folder / "moved"), torn_copy(sweep, folder / "torn")
     commands = {
@@ -105,9 +105,11 @@ def measure_results(folder: Path, trials: int, rounds: int) -> dict[str, list[fl
         "moved": [*_without_privileges(), *results, str(moved)],
         "torn": [*results, str(torn)],
         "json": [*results, str(sweep), "--json"],
-        "Ray": [sys.executable, "-c", _RAY, str(folder / "ray")],
-        "Optuna": [sys.executable, "-c", _OPTUNA, str(folder / "optuna-journal.log")],
     }
+    if trials <= _MOST_OF_PEERS:
+        write_peers(sweep, folder)
+        commands["Ray"] = [sys.executable, "-c", _RAY, str(folder / "ray")]
+        commands["Optuna"] = [sys.executable, "-c", _OPTUNA, str(folder / "optuna-journal.log")]
     found: dict[str, list[float]] = {name: [] for name in (*commands, "written")}
     growing = Path(shutil.copytree(sweep, folder / "growing"))
     for turn in range(rounds + 1):  # the first only fills the page cache

@@ -10,6 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
+
+from hpo.space import parse_space
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -30,6 +33,13 @@ def test_the_command_understands_the_line(page, line):
     understood = command.build_parser().parse_args(arguments)
     if hasattr(command, "_understand"):
         assert command._understand(understood)
+
+
+def test_the_tutorials_sweep_is_valid():
+    [block] = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "tutorial.md").read_text(), re.DOTALL)
+    document = YAML(typ="safe").load(block)
+    assert len(parse_space(document["hyperparameters"]).dimensions) == 4
+    assert document["hyperparameter_tune_kwargs"]["num_trials"] == 16
 
 
 LINKING = [*PAGES, *sorted((ROOT / "docs" / "commands").glob("*.md")), ROOT / "README.md", ROOT / "bench" / "README.md"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -187,6 +188,23 @@ def test_timms_own_transform_of_a_photograph_gives_what_predict_gives(
         expected = theirs(batch).softmax(1).numpy()
     given = np.stack(list(ours.predict(read_file(path, ours.policy) for path in files)))
     np.testing.assert_allclose(given, expected, atol=1e-5)
+
+
+def test_the_tutorials_program_counts_what_timm_alone_gets_right(
+    exported: dict[str, tuple[Path, str]], photos: Path, tmp_path: Path
+) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "tutorial.md").read_text()
+    [program] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "judge.py").write_text(program)
+    command = [sys.executable, "-I", tmp_path / "judge.py", exported["0000"][0], photos]
+    done = subprocess.run([*map(str, command)], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    model = ExportedModel(exported["0000"][0])
+    model.meta["images"] = None
+    files = sorted(photos.glob("*/*"))
+    guessed = [model.columns[answer.argmax()] for answer in model.predict(read_file(f, model.policy) for f in files)]
+    right = sum(name == path.parent.name for name, path in zip(guessed, files, strict=True))
+    assert done.stdout == f"{right} of {len(files)} right, accuracy {right / len(files):.4f}\n"
 
 
 def test_onnx_without_its_packages_names_what_it_needs(
