@@ -17,7 +17,14 @@ from hpo.results.ledger import hours_text, read_ledger
 from hpo.results.page import MARKER, breakable, cell, page, raw_cell, row, section, table, text
 from hpo.results.plots import plot_curves, plot_front, plot_progress, plot_trials
 from hpo.results.read import Results, Row, read_results
-from hpo.results.retraining import read_retraining, read_test, retraining_rows, retraining_words, say_test
+from hpo.results.retraining import (
+    read_retraining,
+    read_test,
+    retraining_rows,
+    retraining_words,
+    say_test,
+    seed_folders,
+)
 from hpo.results.table import best_yaml, epochs_text, summarise
 from hpo.results.wording import count, duration, metric_format, moment, one_line, short, value_text
 
@@ -115,12 +122,13 @@ def _best(results: Results) -> list[str]:
         return []
     title = "<h3>Best configuration, to paste into a sweep file</h3>"
     yaml = f'<div class="card">{title}<pre>{text(best_yaml(results))}</pre></div>'
+    again = bool(seed_folders(results.directory))
+    remedy = "Below is what the best ones were worth" if again else "Train the best ones again"
     caution = (
         f"The best of {count(len(results.rows), 'trial')} on one validation split looks a little better than it is: "
-        "the luckiest was chosen. Train the best ones again with other seeds, then take the winner away:"
+        f"the luckiest was chosen. {remedy} with other seeds. Take the winner away:"
     )
-    commands = (
-        "python launch/retrain.py DIR --top 3 --seeds 5\n"
+    commands = ("" if again else "python launch/retrain.py DIR --top 3 --seeds 5\n") + (
         f"python launch/export.py DIR --trial {results.best.trial} --out MODEL"
     )
     return [f'<div class="grid">{_comparison(results)}{yaml}</div>', f'<p class="soft">{caution}</p>',

@@ -52,8 +52,9 @@ def column(results: Results, name: str) -> Callable[[Row], Any]:
     if name in _metric_names(results):
         return lambda row: row.metrics.get(name)
     known = all_columns(results)
-    raise UsageError(f"no column {name!r}.{nearest(name, [*known, *results.columns.values()])} There are: "
-                     f"{', '.join(known)}.")  # fmt: skip
+    holding = [key for key in known if name in key]  # 'model' of 'model.timm_image.checkpoint_name'
+    hint = f" Did you mean {holding[0]!r}?" if holding else nearest(name, [*known, *results.columns.values()])
+    raise UsageError(f"no column {name!r}.{hint} There are: {', '.join(known)}.")
 
 
 def all_columns(results: Results) -> list[str]:

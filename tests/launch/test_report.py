@@ -108,6 +108,7 @@ def test_the_page_tells_the_whole_story(all_fates: Path) -> None:
         "failed at epoch 0 of 6 (failed 2 times): out_of_memory: CUDA out of memory: tried 2 GiB",
         "model.timm_image.checkpoint_name: mobilenetv3_small_050",
         "without a word: killed, or its node died",
+        "Train the best ones again with other seeds. Take the winner away: python launch/retrain.py DIR --top 3",
         "all trials done",
         "/data/clothing",
     ):

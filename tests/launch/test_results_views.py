@@ -104,6 +104,7 @@ def test_sort_filter_and_columns(all_fates: Path, show: Show) -> None:
     ("options", "message"),
     [
         (("--sort", "lrr"), "no column 'lrr'. Did you mean 'lr'?"),
+        (("--filter", "model=x"), "no column 'model'. Did you mean 'model.timm_image.checkpoint_name'?"),
         (("--filter", "lr"), "takes COLUMN OPERATOR VALUE"),
         (("--filter", "state<x"), "'x' is not a number"),
         (("why",), "why needs a trial"),

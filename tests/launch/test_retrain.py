@@ -68,6 +68,7 @@ def test_a_clear_winner_and_its_curse(all_fates: Path, sweep_writer: Any, retrai
     deviation = math.sqrt(sum((one - mean) ** 2 for one in differences) / 2)
     assert (difference, half) == pytest.approx((mean, 4.303 * deviation / math.sqrt(3)), rel=1e-3)
     page = write_report(open_results(all_fates)).read_text()
+    assert "Train the best ones again" not in page
     assert '<td>0001</td><td class="number">0.8625</td><td class="number">0.8200</td>' in page
     assert "Trial 0001 is better than the others beyond the noise of 3 seeds." in page
     (all_fates / "retrain" / "seed-2" / "journal.jsonl").write_text("no journal\n")
