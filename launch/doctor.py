@@ -29,7 +29,7 @@ from hpo.cluster.request import SlurmRequest
 from hpo.cluster.sites import Site, choose_site, expand_runs
 from hpo.doctor.environment import check_environment
 from hpo.doctor.jobs import ask_hosts
-from hpo.doctor.propose import choose_for_gpus, cluster_name, propose, write_first
+from hpo.doctor.propose import choose_account, choose_for_gpus, cluster_name, propose, write_first
 from hpo.doctor.storage import check_storage
 from hpo.doctor.verdict import judge
 from hpo.errors import UsageError
@@ -90,9 +90,7 @@ def _examine_slurm(arguments: argparse.Namespace, site: Site, runs: Path, wait_s
     answers = ask_site(partition.name)
     has = f"{partition.nodes} hosts with {partition.gpus} GPUs"
     findings.ok("slurm", f"SLURM answers: {len(partitions)} partitions, {partition.name} has {has}")
-    accounts = {one.account for one in answers.associations or []}
-    if not asked.account and answers.enforced and len(accounts) == 1:
-        asked = asked.merged(SlurmRequest(account=accounts.pop()))
+    asked = asked.merged(SlurmRequest(account=asked.account or choose_account(answers)))
     hosts: list[dict[str, Any]] = []
     before = len(findings.errors)
     with findings.on("slurm"):

@@ -52,9 +52,11 @@ def find_places() -> dict[str, int]:
     found: dict[str, int] = {}
     seen: set[Path] = set()
     for word, path in named.items():
-        if path.resolve() in seen or not _is_fit(path):
+        place = path.resolve()
+        inside_one = any(place.is_relative_to(known) for known in seen) and not word.startswith("$")
+        if place in seen or inside_one or not _is_fit(path):
             continue
-        seen.add(path.resolve())
+        seen.add(place)
         found[word] = free_bytes(path)
     return dict(sorted(found.items(), key=lambda pair: (not pair[0].startswith("$"), -pair[1])))
 

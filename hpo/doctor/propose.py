@@ -31,10 +31,22 @@ def choose_for_gpus(name: str | None, partitions: list[Partition]) -> Partition:
     """The partition named; else the site's default if it has GPUs or none has; else the one with most GPUs a host."""
     if name:
         return choose_partitions(name, partitions)[0]
-    best = max(partitions, key=lambda one: (one.gpus > 0, one.default, one.gpus, one.nodes))
     if not partitions:
-        raise UsageError("sinfo names no partition that you may see.")
-    return best
+        raise UsageError("sinfo names no partition that you may see; ask the administrators for access.")
+    return max(partitions, key=lambda one: (one.gpus > 0, one.default, one.gpus, one.nodes))
+
+
+def accounts_of(answers: Answers) -> list[str]:
+    """This person's accounts, the default one first."""
+    known = sorted(answers.associations or [], key=lambda one: not one.default)
+    return list(dict.fromkeys(one.account for one in known))
+
+
+def choose_account(answers: Answers) -> str | None:
+    """The one account that there is; of several the default one, or where the site demands one and there is no default,
+    the first. None: the site decides."""
+    accounts = accounts_of(answers)
+    return accounts[0] if len(accounts) == 1 or (accounts and answers.enforced) else None
 
 
 def propose(
@@ -46,9 +58,8 @@ def propose(
 ) -> str:
     """The text of a site file. What was asked for by flags is kept. `hosts`: what those of the short jobs said of
     themselves, see hpo.doctor.node."""
-    accounts = list(dict.fromkeys(one.account for one in answers.associations or []))
+    accounts, account = accounts_of(answers), request.account or choose_account(answers)
     kinds = sorted({kind for host in answers.hosts or [] for kind in host.gpus if kind})
-    account = request.account or (accounts[0] if len(accounts) == 1 or answers.enforced else None)
     gpus = f"{kinds[0]}:{partition.gpus}" if len(kinds) == 1 else str(partition.gpus)
     others = ", ".join(f"{one.name} ({one.nodes} hosts, {one.gpus} GPUs)" for one in partitions if one != partition)
     lines = [
