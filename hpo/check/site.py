@@ -82,8 +82,8 @@ def _check_account(request: SlurmRequest, site: Site, partition: str) -> None:
         raise UsageError(f"this site demands an account and {site.user or 'you'} has none; ask its administrators.")
     if matters and yours and not account and not any(one.default for one in site.associations or []):
         raise UsageError(
-            f"this site demands an account; add --account with one of yours: {', '.join(yours)} (or write it into a "
-            "site file once, docs/sites.md)."
+            f"this site demands an account; add --account with one of yours: {', '.join(yours)} "
+            "(launch/doctor.py writes it into a site file, once for all)."
         )
     allowed, denied = listed(words.get("AllowAccounts")), listed(words.get("DenyAccounts"))
     if account and allowed and account not in _small(allowed):

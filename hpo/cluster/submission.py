@@ -47,6 +47,7 @@ _FLAGS = {  # words in sbatch's complaint -> the flag that answers it
     "memory": "--mem",
     "cpu count": "--cpus-per-task",
     "feature": "--constraint",
+    "node name": "--nodelist or --exclude",
     "node configuration": "--gpus-per-node, --mem, --cpus-per-task or --constraint",
 }
 

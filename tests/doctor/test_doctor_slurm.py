@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,15 @@ from launch.doctor import main
 
 pytestmark = pytest.mark.slurm
 ROOT = Path(__file__).resolve().parents[2]
+
+
+def make_photos(folder):
+    """Some photographs of the bundled ones, one folder a class."""
+    with zipfile.ZipFile(ROOT / "launch" / "demo" / "clothing.zip") as archive:
+        for name in ("hat", "shoes"):
+            (folder / name).mkdir(parents=True)
+            for i in range(1, 121):
+                (folder / name / f"{i:03d}.jpg").write_bytes(archive.read(f"train/{name}/{i:03d}.jpg"))
 
 
 @pytest.fixture
@@ -98,10 +110,30 @@ def test_what_the_site_does_not_have(doctor, flags, said, remedy):
     assert remedy in errors[0]
 
 
-def test_an_account_that_is_demanded(slurm, doctor):
+def blocks(kind):
+    """Of docs/first-sweep.md."""
+    page = (ROOT / "docs" / "first-sweep.md").read_text()
+    return re.findall(rf"```{kind}\n(.*?)```", page, re.DOTALL)
+
+
+def test_an_account_and_a_partition_that_are_demanded_as_on_the_page_of_a_first_sweep(slurm, doctor, shared_tmp):
+    """The page's commands up to the sweep itself, which the README's test runs, say what the page says."""
+    make_photos(shared_tmp / "photos")
+    (shared_tmp / "launch").symlink_to(ROOT / "launch")
+    (shared_tmp / "my-sweep.yaml").write_text(blocks("yaml")[0])
+    environ = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    said = ""
     with slurm.require_account():
-        errors, _ = doctor("--account", "nobody", "--gpus-per-node", "0", "--no-jobs")
-    assert "account 'nobody' is not one of yours" in errors[0]
+        errors, _ = doctor("--account", "nobody", "--gpus-per-node", "0", "--no-jobs", "--no-write")
+        assert "account 'nobody' is not one of yours" in errors[0]
+        slurm.run("scontrol", "update", "partitionname=gpu", "default=no")
+        for line in "".join(blocks("console")).splitlines():
+            words = [sys.executable, *shlex.split(line)[2:], *(["--dry-run"] if "--time" in line else [])]
+            if "runs/" not in line:
+                done = slurm.run(*words, timeout=200, check=False, cwd=shared_tmp, env=environ)
+                said += done.stdout + done.stderr
+    for line in "".join(blocks("text")).splitlines()[:-3]:  # without what results.py says
+        assert line in said or line.startswith("data/photos: "), said
 
 
 def test_a_directory_that_hosts_do_not_see(doctor, tmp_path):
@@ -164,11 +196,14 @@ def test_gpus_without_a_driver(doctor):
     assert "--partition" in error
 
 
-def test_gpus_that_a_step_is_not_shown(doctor):
-    """A site whose steps get no GPUs of their job."""
-    [error], _ = doctor("--gpus-per-node", "2", site="setup: ['srun() { command srun --gres=none \"$@\"; }']")
-    assert "shows 0 of 2 GPUs in CUDA_VISIBLE_DEVICES" in error
-    assert "gpus_as: gres" in error
+def test_gpus_that_a_step_is_not_shown(doctor, shared_tmp):
+    """A site whose steps are not told which GPUs of their job are theirs."""
+    python = shared_tmp / "python"
+    python.write_text(f'#!/bin/sh\nunset CUDA_VISIBLE_DEVICES\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    errors, _ = doctor("--gpus-per-node", "2", site=f"setup: ['PYTHON={python}']")
+    assert "shows 0 of 2 GPUs in CUDA_VISIBLE_DEVICES" in errors[0]
+    assert "gpus_as: gres" in errors[0]
 
 
 def test_a_small_shared_memory(slurm, doctor):
