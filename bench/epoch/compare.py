@@ -27,9 +27,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from bench.data.photographs import make_folder, make_shards
 from bench.data.pipelines import cpu_seconds, memory_mib
 
-SIDES = ("slurmtune", "timm")
+SIDES, CHANGES = ("slurmtune", "timm"), ("channels_last", "fused")
 SIZE, BATCH, RATE, DECAY, WARMUP, SCALE = 64, 64, 5e-3, 1e-3, 0.1, (0.35, 1.0)
 DEADLINE_S = 460
+
+
+def leave_out(change):
+    """Undoes one of the changes that made an epoch faster."""
+    from hpo.trial import compute, optimizer
+
+    if change == "channels_last":
+        compute.is_convolutional = lambda model: False
+    if change == "fused":
+        optimizer._can_be_fused = lambda name: False
 
 
 class Peak:
@@ -52,6 +62,7 @@ def slurmtune(arguments, folder):
     from hpo.trial import Training
     from hpo.trialconfig import TrialConfig
 
+    leave_out(arguments.without)
     keys = {
         "model.timm_image.checkpoint_name": arguments.model, "model.timm_image.pretrained": "false",
         "model.timm_image.image_size": SIZE, "model.timm_image.crop_scale": SCALE[0], "env.batch_size": BATCH,
@@ -140,14 +151,16 @@ def measure(arguments):
             walls.append(time.perf_counter() - wall)
             cpus.append(cpu_seconds() - cpu)
             accuracies.append(accuracy)
-    row = {"side": arguments.measure, "seed": arguments.seed, "model": arguments.model, "wall_s": walls, "cpu_s": cpus}
+    side = f"without {arguments.without}" if arguments.without else arguments.measure
+    row = {"side": side, "seed": arguments.seed, "model": arguments.model, "wall_s": walls, "cpu_s": cpus}
     print(json.dumps({**row, "accuracy": accuracies, "memory_mib": peak.end(), "load": os.getloadavg()[0]}))
     sys.stdout.flush()
     os._exit(0)
 
 
-def run(arguments, side, seed):
-    own = ["--measure", side, "--work", str(arguments.work), "--seed", str(seed), "--model", arguments.model]
+def run(arguments, side, seed, without=None):
+    own = ["--without", without] if without else []
+    own += ["--measure", side, "--work", str(arguments.work), "--seed", str(seed), "--model", arguments.model]
     own += ["--epochs", str(arguments.epochs), "--workers", str(arguments.workers)]
     command = [sys.executable, __file__, *own]
     done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
@@ -181,6 +194,17 @@ def table(rows):
     return "\n".join(lines)
 
 
+def parts(arguments):
+    """CPU and wall seconds of an epoch with each change left out, in turns."""
+    found = {change: [] for change in (None, *CHANGES)}
+    for seed in range(arguments.seeds):
+        for change, runs in found.items():
+            runs.append(run(arguments, "slurmtune", seed, change))
+    for change, runs in found.items():
+        wall, cpu = (statistics.median(statistics.mean(one[key][1:]) for one in runs) for key in ("wall_s", "cpu_s"))
+        print(f"{f'without {change}' if change else 'as it is':24} {wall:6.2f} s {cpu:6.2f} CPU s", flush=True)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=Path, help="folder of photographs by split and class")
@@ -192,6 +216,8 @@ def main():
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--out", type=Path, help="JSON lines are appended, and the table is of all in it")
     parser.add_argument("--table", action="store_true", help="measure nothing")
+    parser.add_argument("--parts", action="store_true", help="ours alone, with each of the changes left out")
+    parser.add_argument("--without", choices=CHANGES, help=argparse.SUPPRESS)
     parser.add_argument("--measure", choices=SIDES, help=argparse.SUPPRESS)
     parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -201,6 +227,9 @@ def main():
         make_shards(arguments.images, arguments.work, "64")
     rows = [json.loads(line) for line in arguments.out.open()] if arguments.out and arguments.out.exists() else []
     make_folder(arguments.work, "64")
+    if arguments.parts:
+        parts(arguments)
+        return
     for seed in range(arguments.first_seed, arguments.first_seed + (0 if arguments.table else arguments.seeds)):
         for side in SIDES if seed % 2 else SIDES[::-1]:
             rows.append(run(arguments, side, seed))

@@ -1,0 +1,157 @@
+"""What storage and sharing alone give, without a training step:
+
+    python bench/data/storage.py fetch  --images PHOTOGRAPHS --work /tmp/bench   # random samples: shards, h5py's vlen
+    python bench/data/storage.py gather --images PHOTOGRAPHS --work /tmp/bench   # random raw images, a copy of as much
+    python bench/data/storage.py node   --images PHOTOGRAPHS --work /tmp/bench   # 4 loaders at once: ours, timm's
+
+fetch: stored bytes of one image after the other in random order, checksums compared on our side, in CPU time. gather:
+batches of 128 raw images in random order into memory that is there, against numpy copying as many bytes that lie in a
+row. node: 4 processes with a worker each begin together and read for --seconds; images of all together a second of wall
+time. In turns, ROUNDS times, page cache warm; medians and ratios round by round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from bench.data.photographs import BATCH, SIZES, make_folder, make_shards, make_vlen
+
+TRIALS = 4
+START_S = 120
+
+
+def fetch(arguments, name):
+    """CPU microseconds a sample, round by round."""
+    import h5py
+    import numpy as np
+
+    from hpo.data.read import open_split
+
+    shards = open_split(arguments.work / f"shards-{name}", "train")
+    vlen = h5py.File(make_vlen(arguments.work, name), "r")["images"]
+    assert vlen[5].tobytes() == shards.read_bytes(5)
+    sides = {"slurmtune": shards.read_bytes, "h5py vlen": vlen.__getitem__}
+    found = {side: [] for side in sides}
+    for number in range(arguments.rounds + 1):
+        order = np.random.default_rng(number).permutation(len(shards)).tolist()
+        for side, read in sides.items():
+            began = time.process_time()
+            for index in order:
+                read(index)
+            found[side].append((time.process_time() - began) / len(order) * 1e6)
+    return {side: times[1:] for side, times in found.items()}, "CPU µs a sample", lambda ours, theirs: theirs / ours
+
+
+def gather(arguments, name):
+    """GB a second of CPU, round by round."""
+    import numpy as np
+
+    from hpo.data.plan import Recipe
+    from hpo.data.read import open_split
+    from hpo.data.sources import find_source
+    from hpo.data.write import prepare
+
+    size, place = SIZES[name], arguments.work / f"raw-{name}"
+    if not place.is_dir():
+        prepare(find_source(arguments.images), place, Recipe(encoding="raw", size=size))
+    shards = open_split(place, "train")
+    batches = len(shards) // BATCH
+    out = np.empty((BATCH, *shards.image_shape), np.uint8)
+    rows = np.zeros((batches * BATCH, *shards.image_shape), np.uint8)
+    found = {"slurmtune": [], "memory copy": []}
+    for number in range(arguments.rounds + 1):
+        order = np.random.default_rng(number).permutation(len(shards))[: batches * BATCH].reshape(batches, BATCH)
+        for side in found:
+            began = time.process_time()
+            for _ in range(repeats := max(1, 2**30 // rows.nbytes)):
+                for batch in range(batches):
+                    if side == "slurmtune":
+                        shards.gather(order[batch], out)
+                    else:
+                        np.copyto(out, rows[batch * BATCH : (batch + 1) * BATCH])
+            found[side].append(repeats * rows.nbytes / (time.process_time() - began) / 1e9)
+    return {side: rates[1:] for side, rates in found.items()}, "GB/s", lambda ours, theirs: ours / theirs
+
+
+def node(arguments, name):
+    """Images a second of all loaders together, round by round."""
+    found = {"slurmtune": [], "timm": []}
+    for _ in range(arguments.rounds):
+        for side in found:
+            own = [sys.executable, __file__, "one", "--work", str(arguments.work), "--sizes", name, "--side", side]
+            own += ["--seconds", str(arguments.seconds)]
+            loaders = [
+                subprocess.Popen(own, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(TRIALS)
+            ]
+            for loader in loaders:
+                assert loader.stdout.readline() == "ready\n"
+            for loader in loaders:
+                loader.stdin.write("go\n")
+                loader.stdin.flush()
+            answers = [loader.communicate(timeout=START_S + arguments.seconds)[0] for loader in loaders]
+            found[side].append(sum(json.loads(answer)["per_s"] for answer in answers))
+    return found, "images/s", lambda ours, theirs: ours / theirs
+
+
+def one(arguments):
+    """One loader of `node`: says that it is ready, waits, reads."""
+    import torch
+
+    from bench.data.pipelines import ours, timm_folder
+
+    torch.set_num_threads(1)
+    epoch = {"slurmtune": ours, "timm": timm_folder}[arguments.side](arguments.work, arguments.sizes[0], 1)
+    sum(len(batch) for batch, _ in zip(epoch(0), range(4), strict=False))
+    print("ready", flush=True)
+    sys.stdin.readline()
+    began, images, number = time.perf_counter(), 0, 1
+    while time.perf_counter() - began < arguments.seconds:
+        for batch in epoch(number):
+            images += len(batch)
+            if time.perf_counter() - began > arguments.seconds:
+                break
+        number += 1
+    print(json.dumps({"per_s": images / (time.perf_counter() - began)}), flush=True)
+    os._exit(0)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("fetch", "gather", "node", "one"))
+    parser.add_argument("--images", type=Path, help="folder of photographs by split and class")
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--sizes", nargs="+", choices=SIZES)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=15.0)
+    parser.add_argument("--side", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.what == "one":
+        one(arguments)
+    measure = {"fetch": fetch, "gather": gather, "node": node}[arguments.what]
+    for name in (
+        arguments.sizes or {"fetch": list(SIZES), "gather": ["224", "64"], "node": ["64", "224"]}[arguments.what]
+    ):
+        if not (arguments.work / f"shards-{name}").is_dir() and arguments.what != "gather":
+            make_shards(arguments.images, arguments.work, name)
+        if arguments.what == "node":
+            make_folder(arguments.work, name)
+        found, unit, ratio = measure(arguments, name)
+        (first, ours), *others = found.items()
+        print(f"{name:>5} {first:12} {statistics.median(ours):8.1f} {unit}")
+        for side, values in others:
+            ratios = [ratio(a, b) for a, b in zip(ours, values, strict=True)]
+            spread = f"x{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+            print(f"{name:>5} {side:12} {statistics.median(values):8.1f} {unit}, slurmtune {spread}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
