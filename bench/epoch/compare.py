@@ -101,8 +101,8 @@ def timm_loop(arguments, folder):
     optimizer = create_optimizer_v2(model, opt="adamw", lr=RATE, weight_decay=DECAY)
     updates = len(train) * arguments.epochs
     scheduler, _ = create_scheduler_v2(
-        optimizer, "cosine", num_epochs=arguments.epochs, warmup_epochs=WARMUP * arguments.epochs,
-        warmup_lr=RATE / (WARMUP * updates), step_on_epochs=False, updates_per_epoch=len(train),
+        optimizer, "cosine", num_epochs=(1 - WARMUP) * arguments.epochs, warmup_epochs=WARMUP * arguments.epochs,
+        warmup_lr=RATE / (WARMUP * updates), warmup_prefix=True, step_on_epochs=False, updates_per_epoch=len(train),
     )  # fmt: skip
     criterion, saver = (
         torch.nn.CrossEntropyLoss(),

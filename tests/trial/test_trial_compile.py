@@ -129,6 +129,15 @@ def test_what_cannot_be_compiled_trains_as_it_is(raw_data, configure, tmp_path, 
         assert training.run_epoch()["train_loss"] == first
 
 
+def test_of_a_table_the_images_part_is_compiled_for_any_number(table_data, configure, tmp_path, node, monkeypatch):
+    node("table")
+    compiled = []
+    monkeypatch.setattr(compilation, "missing_tools", lambda device: "")
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, dynamic: compiled.append((self, dynamic)))
+    with Training(configure({**COMPILED, "env.batch_size": 8}), table_data, tmp_path / "a") as training:
+        assert compiled == [(training._compute._own.image, True)]
+
+
 def hand_on(tmp_path, node, content=b"code", name="ab/kernel.so"):
     """What node `maker` published of one file; the sweep's folder."""
     shared = tmp_path / "compiled"
