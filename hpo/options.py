@@ -156,7 +156,7 @@ def _spell(option: Any) -> str:
 def _spell_section(path: str, pairs: Pairs) -> str:
     fixed = [f"{key.removeprefix(f'{path}.')}={item}" for key, item in pairs if _cases(item)[0] is not item
              and not is_option_key(key) and not isinstance(item, list)]  # fmt: skip
-    return ", ".join(fixed) or "others"
+    return ", ".join(fixed) or ("others" if pairs else "defaults")
 
 
 def _labels(key: str, spelt: list[str]) -> list[str]:

@@ -236,9 +236,12 @@ def _parse_case(key: str, name: str, case: Mapping[str, Any]) -> Dimension:
     words = [word for word in case if word not in ("default", "when")]
     if len(words) != 1 or words[0] not in _PARSERS:
         wrong = next((word for word in words if word not in _PARSERS), ", ".join(words) or "nothing")
-        raise UsageError(
-            f"{key}: a domain is one of {', '.join(_PARSERS)}, got {wrong}.{nearest(str(wrong), _PARSERS)}"
+        remedy = (
+            " Use choice: nothing is tried twice before all was."
+            if wrong == "grid_search"
+            else nearest(str(wrong), _PARSERS)
         )
+        raise UsageError(f"{key}: a domain is one of {', '.join(_PARSERS)}, got {wrong}.{remedy}")
     arguments = case[words[0]]
     if not isinstance(arguments, list):
         raise UsageError(f"{key}: {words[0]} takes a list, got {arguments!r}.")

@@ -124,6 +124,7 @@ def test_the_models_of_the_search_take_them():
         ({"optim.lr": {"choice": [{"unifrm": [0, 1]}, 1]}}, "Did you mean 'uniform'"),
         ({"optim.max_epochs": {"choice": [{"uniform": [1, 9]}, 20]}}, "use randint"),
         ({"optim": {"choice": [{"lrr": 1}, {"lr": 2}]}}, "unknown key 'optim.lrr'. Did you mean 'optim.lr'"),
+        ({"optim.lr": {"grid_search": [0.1, 0.2]}}, "got grid_search. Use choice: nothing is tried twice"),
         ({"optim": {"choice": [{"lr": 1}, {"lr": 2}]}, "optim.lr": 3}, "optim.lr is given twice"),
         ({"optim": {"choice": [{"lr": 1}, {"lr": 2}], "default": {"lr": 3}}}, "is none of its options"),
     ],
