@@ -28,7 +28,7 @@ def follow(training):
 def test_the_checkpoint_holds_the_average(raw_data, configure, tmp_path):
     with Training(configure(KEYS), raw_data, tmp_path) as training:
         seen, metrics = follow(training)
-        checkpoint = training._store.newest()
+        checkpoint = training._saves.newest()
         kept, state = checkpoint.load_weights(), checkpoint.load_state()
         meta = checkpoint.load_meta()
         images = torch.cat([b.images for b in training._validation.evaluation(training._middle)])
@@ -48,7 +48,7 @@ def test_the_checkpoint_holds_the_average(raw_data, configure, tmp_path):
 def test_warm_up_of_the_decay(raw_data, configure, tmp_path):
     with Training(configure({**KEYS, "optim.ema_decay": 0.999, "optim.ema_warmup": True}), raw_data, tmp_path) as t:
         seen, _ = follow(t)
-        kept = t._store.newest().load_weights()
+        kept = t._saves.newest().load_weights()
     share = 1 - 2 ** (-2 / 3)  # of timm: after two updates
     name = "conv_stem.weight"
     assert torch.allclose(kept[name], seen[0][name] * share + seen[1][name] * (1 - share), atol=1e-6)
@@ -58,4 +58,4 @@ def test_off_there_is_none(raw_data, configure, tmp_path):
     with Training(configure(), raw_data, tmp_path) as training:
         assert training._compute.judged is training._compute.model
         training.run_epoch()
-        assert training._store.newest().load_state()["model"] is None
+        assert training._saves.newest().load_state()["model"] is None

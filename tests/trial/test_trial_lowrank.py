@@ -69,7 +69,7 @@ def test_only_adapters_and_the_classifier_move(raw_data, configure, tmp_path, pe
         before = {name: value.clone() for name, value in model.named_parameters()}
         training.run_epoch()
         moved = {name for name, value in model.named_parameters() if not torch.equal(value, before[name])}
-        kept = training._store.newest()
+        kept = training._saves.newest()
         weights, meta = kept.load_weights(), kept.load_meta()
         pixels = next(iter(training._validation.evaluation(training._middle))).images
         model.eval()

@@ -98,7 +98,7 @@ def test_only_the_named_parameters_move(raw_data, configure, tmp_path, peft):
         moved = {
             name for name, value in training._compute.model.named_parameters() if not torch.equal(value, before[name])
         }
-        weights = training._store.newest().load_weights()
+        weights = training._saves.newest().load_weights()
         assert set(weights) == set(training._compute.model.state_dict())
     head = {name for name in before if name.startswith("head.")}
     named = {
