@@ -3,7 +3,8 @@
     python bench/results/speed.py --out FOLDER [--trials 500 10000] [--report 1000] [--rounds 5]
 
 Makes sweeps in FOLDER by the real journal and ASHA, with values of a formula instead of trainings and real trials'
-events, and times whole processes, from start to end, one after the other in turns. FOLDER must be new.
+events, and times whole processes, from start to end, one after the other in turns: by the clock, and their CPU seconds.
+FOLDER must be new.
 
 whole       results.py DIR: table, best configuration
 moved       of a copy elsewhere that may only be read
@@ -21,6 +22,7 @@ import itertools
 import math
 import os
 import random
+import resource
 import shutil
 import statistics
 import subprocess
@@ -29,6 +31,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 from unittest import mock
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -78,6 +81,13 @@ for number in itertools.count():
 """
 
 
+class Spent(NamedTuple):
+    """Seconds of a process."""
+
+    wall: float
+    cpu: float
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", metavar="FOLDER", type=Path, required=True)
@@ -96,7 +106,7 @@ def main() -> None:
     )
 
 
-def measure_results(folder: Path, trials: int, rounds: int) -> dict[str, list[float]]:
+def measure_results(folder: Path, trials: int, rounds: int) -> dict[str, list[Spent]]:
     sweep = make_sweep(folder / "sweep", trials)
     results = [sys.executable, str(ROOT / "launch" / "results.py")]
     moved, torn = read_only_copy(sweep, folder / "moved"), torn_copy(sweep, folder / "torn")
@@ -110,7 +120,7 @@ def measure_results(folder: Path, trials: int, rounds: int) -> dict[str, list[fl
         write_peers(sweep, folder)
         commands["Ray"] = [sys.executable, "-c", _RAY, str(folder / "ray")]
         commands["Optuna"] = [sys.executable, "-c", _OPTUNA, str(folder / "optuna-journal.log")]
-    found: dict[str, list[float]] = {name: [] for name in (*commands, "written")}
+    found: dict[str, list[Spent]] = {name: [] for name in (*commands, "written")}
     growing = Path(shutil.copytree(sweep, folder / "growing"))
     for turn in range(rounds + 1):  # the first only fills the page cache
         for name, command in commands.items():
@@ -122,7 +132,7 @@ def measure_results(folder: Path, trials: int, rounds: int) -> dict[str, list[fl
     return found
 
 
-def measure_report(folder: Path, trials: int, rounds: int) -> dict[str, list[float]]:
+def measure_report(folder: Path, trials: int, rounds: int) -> dict[str, list[Spent]]:
     sweep = make_sweep(folder, trials)
     command = [sys.executable, str(ROOT / "launch" / "report.py"), str(sweep)]
     found = {"report.py": [timed(command) for _ in range(rounds)]}
@@ -130,20 +140,23 @@ def measure_report(folder: Path, trials: int, rounds: int) -> dict[str, list[flo
     return found
 
 
-def show(title: str, found: dict[str, list[float]]) -> None:
-    """Medians with their range, and how many times as long the peers take."""
-    print(f"\n| {title} | seconds, median (range) | whole: times as fast |\n|---|---|---|")
-    for name, seconds in found.items():
-        middle = statistics.median(seconds)
-        ratio = f"{middle / statistics.median(found['whole']):.1f}" if name in ("Ray", "Optuna") else ""
-        print(f"| {name} | {middle:.2f} ({min(seconds):.2f} to {max(seconds):.2f}) | {ratio} |", flush=True)
+def show(title: str, found: dict[str, list[Spent]]) -> None:
+    """Medians with their range, and how many times the CPU seconds of `whole` the peers take."""
+    print(f"\n| {title} | seconds, median (range) | CPU seconds | ratio to whole |\n|---|---|---|---|")
+    for name, runs in found.items():
+        wall, cpu = [run.wall for run in runs], statistics.median(run.cpu for run in runs)
+        ratio = f"{cpu / statistics.median(run.cpu for run in found['whole']):.1f}" if name in ("Ray", "Optuna") else ""
+        spread = f"{min(wall):.2f} to {max(wall):.2f}"
+        print(f"| {name} | {statistics.median(wall):.2f} ({spread}) | {cpu:.2f} | {ratio} |", flush=True)
 
 
-def timed(command: list[str]) -> float:
-    """Wall seconds of a process that must succeed."""
-    began = time.perf_counter()
+def timed(command: list[str]) -> Spent:
+    """A process that must succeed."""
+    began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(command, stdout=subprocess.DEVNULL, check=True, timeout=600)
-    return time.perf_counter() - began
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Spent(time.perf_counter() - began, cpu)
 
 
 def make_sweep(folder: Path, trials: int) -> Path:
