@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import re
 import shlex
@@ -134,7 +135,8 @@ def submit_to_slurm(
     executor = _TemplateExecutor(request, directory, job_name, role, site)
     run = Worker(str(directory.root)) if role == "worker" else Attempt(str(directory.root))
     try:
-        job: Any = executor.submit(run)
+        with contextlib.redirect_stderr(io.StringIO()):  # submitit prints sbatch's complaint too; ours says it
+            job: Any = executor.submit(run)
     except (FailedJobError, FailedSubmissionError) as error:
         raise ClusterError(explain_refusal(str(error))) from None
     record_job(directory, str(job.job_id), "worker" if role == "worker" else "attempt", request, replaces)
