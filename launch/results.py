@@ -156,8 +156,7 @@ def _overview(results: Results, directory: str, top: int) -> list[str]:
     width, ellipsis = _terminal()
     lines = [colour(f"Sweep {results.name}", _BOLD)]
     cost = ledger_line(read_ledger(results))
-    for sentence in [*summarise(results, time.time()), *([cost] if cost else [])]:
-        lines += textwrap.wrap(sentence, max(width, 40), subsequent_indent="  ")
+    lines += _wrapped([*summarise(results, time.time()), *([cost] if cost else [])], width)
     if results.rows:
         lines += ["", *_table(results, results.rows[:top], width, ellipsis)]
     if len(results.rows) > top:
@@ -170,6 +169,12 @@ def _overview(results: Results, directory: str, top: int) -> list[str]:
     if results.best:
         lines += ["", f"# best configuration: trial {results.best.trial}", *best_yaml(results).splitlines()]
     return [*lines, "", *_next_steps(results, directory)]
+
+
+def _wrapped(lines: Sequence[str], width: int) -> list[str]:
+    """Each line broken at spaces to `width`, what follows set in."""
+    broken = [textwrap.wrap(line, max(width, 40), subsequent_indent="  ") for line in lines]
+    return [part for parts in broken for part in parts]
 
 
 def _terminal() -> tuple[int, str]:
@@ -229,12 +234,13 @@ def _watch(place: str, seconds: int) -> int:
     live, before = sys.stdout.isatty(), (-1.0, False)
     while True:
         results, now = read_results(open_results(place)), time.time()
-        text = "\n".join(live_lines(results, now))
+        lines = live_lines(results, now)
         happened = results.last_event_at or 0.0, results.seems_dead(now)
         if live:
+            text = "\n".join(_wrapped(lines, _terminal()[0]))
             sys.stdout.write(f"\x1b[H\x1b[2J{colour(results.name, _BOLD)}\n{text}\n")
         elif happened != before:
-            sys.stdout.write(f"{time.strftime('%H:%M:%S')} {results.name}\n{text}\n")
+            sys.stdout.write("\n".join([f"{time.strftime('%H:%M:%S')} {results.name}", *lines]) + "\n")
         before = happened
         sys.stdout.flush()
         if results.status in ("ended", "unfinished"):

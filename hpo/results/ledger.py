@@ -26,6 +26,7 @@ class Ledger:
     idle: float
     saved: float
     workers: int
+    over: bool = True  # nothing is at work or waits
 
     @property
     def idle_share(self) -> float:
@@ -49,7 +50,7 @@ def read_ledger(results: Results) -> Ledger:
     useful = sum(hours.values()) - stopped - failed
     idle = max(0.0, allocated - sum(hours.values())) if unit != "node-hours" else 0.0
     saved = sum(_saved(row) * per_trial for row in results.rows if row.state == "stopped")
-    return Ledger(unit, allocated, useful, stopped, failed, idle, saved, workers)
+    return Ledger(unit, allocated, useful, stopped, failed, idle, saved, workers, results.status == "ended")
 
 
 def _units(head: Mapping[str, Any], tune: Mapping[str, Any]) -> tuple[str, float, float]:
@@ -84,7 +85,8 @@ def ledger_line(ledger: Ledger) -> str:
     whole = f"{hours_text(ledger.allocated)} {ledger.unit}"
     if ledger.unit == "node-hours":
         return f"{whole} (the attempts' head.json are missing: no more is known)."
-    parts = (("on trials that went the whole way", ledger.useful), ("on stopped ones", ledger.stopped),
+    useful = "on trials that went the whole way" + ("" if ledger.over else " or are on it")
+    parts = ((useful, ledger.useful), ("on stopped ones", ledger.stopped),
              ("lost to failures", ledger.failed), ("idle", ledger.idle))  # fmt: skip
     shares = ", ".join(f"{hours / ledger.allocated:.0%} {what}" for what, hours in parts if hours)
     saved = f" Early stopping saved about {hours_text(ledger.saved)}." if ledger.saved else ""

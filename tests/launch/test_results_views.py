@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 
 from hpo.records import Journal
-from hpo.results.ledger import read_ledger
+from hpo.results.ledger import ledger_line, read_ledger
 from hpo.results.live import live_lines
 from hpo.results.read import open_results, read_results
 from hpo.results.report import write_report
@@ -169,6 +170,8 @@ def test_the_ledger_adds_up(all_fates: Path, show: Show) -> None:
     assert ledger.useful + ledger.stopped + ledger.failed + ledger.idle == pytest.approx(ledger.allocated)
     assert ledger.saved == pytest.approx(2 * seconds["0002"] / 3600)  # 2 of 6 epochs were trained
     assert "GPU-hours: " in show(all_fates)[1]
+    assert "on trials that went the whole way, " in ledger_line(ledger)
+    assert "on trials that went the whole way or are on it, " in ledger_line(replace(ledger, over=False))
 
 
 def test_watch_follows_a_sweep_to_its_end(running_sweep: Path, new_sweep: Any) -> None:
