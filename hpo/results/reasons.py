@@ -49,6 +49,7 @@ def _explain_stop(verdict: Event, max_epochs: int | None, reduction: int | None)
     why = f"{value_text(verdict['value'])} was rank {verdict['rank']} of {verdict['of']}"
     if verdict.get("cutoff") is not None:
         cutoff = f", cutoff {value_text(verdict['cutoff'])}"
-        share = _FRACTIONS.get(reduction or 0, f"1/{reduction}")
-        why, brief = why + cutoff + (f" for the best {share}" if reduction else ""), brief + cutoff
+        share = f"best {_FRACTIONS.get(reduction or 0, f'1/{reduction}')}"
+        share = "best so far" if reduction and verdict["of"] < reduction else share
+        why, brief = why + cutoff + (f" for the {share}" if reduction else ""), brief + cutoff
     return f"stopped at {place}: {why}", brief

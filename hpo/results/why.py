@@ -74,11 +74,15 @@ def _verdict(results: Results, row: Row, decision: Event, write: Callable[[float
     bar = None if at_end else decision.get("cutoff")
     cutoff = f"; to go on it had to beat {write(bar)}" if bar is not None else ""
     reduction = results.settings.get("tune", {}).get("reduction_factor")
-    rule = f" (the best 1/{reduction} go on)" if reduction and (cutoff or results.objectives) else ""
+    few = bool(reduction) and decision["of"] < reduction
+    told = (
+        f"while fewer than {reduction} have come, the best so far goes on" if few else f"the best 1/{reduction} go on"
+    )
+    rule = f" ({told})" if reduction and (cutoff or results.objectives) else ""
     if results.objectives:
         cutoff = f" by how many are better in all of {', '.join([results.metric, *results.objectives])}"
     elif decision["action"] == "continue" and not cutoff and not at_end:
-        cutoff = "; too few had come to stop any"
+        cutoff = "; it was the first to come" if decision["of"] == 1 else "; too few had come to stop any"
     return [f"{said}{cutoff}{rule}.", *_company(results, row, decision, write)]
 
 

@@ -25,7 +25,7 @@ from hpo.search.front import FrontRung
 @dataclass(frozen=True)
 class Decision:
     """What ASHA said of one trial at one rung, and why. `rank` of `of` is 1 for the best; `cutoff` is the value that
-    a trial had to beat, None while too few had come."""
+    a trial had to beat, None for the first to come, and in promotion while too few had."""
 
     action: str  # continue, stop or pause
     rank: int
@@ -95,16 +95,19 @@ class Rungs:
     def judge(self, rung: int, value: float | None, pause: bool, costs: Sequence[float] = ()) -> Decision:
         """What becomes of a trial that arrives at `rung` with `value`; None, NaN and infinities are worst of all.
 
-        With `pause` who is not among the best waits. Without, the first `reduction - 1` go on unjudged.
+        With `pause` who is not among the best waits. Without, while fewer than `reduction` have come, who is the best
+        so far goes on: letting all of those pass trains bad ones to the end, which a small sweep feels.
         """
         here = self._rungs[rung]
         place = self._place(rung, value)
         rank, of, cutoff = here.judge(place)
+        if not pause and of < self.reduction and here.places:
+            cutoff = here.places[0]
         if self._fronts:
             (rank, of), cutoff = self._fronts[rung].judge((place[0], *costs)), None
         if not math.isfinite(place[0]):
             action = "stop"
-        elif rank <= of // self.reduction or (of < self.reduction and not pause):
+        elif rank <= of // self.reduction or (rank == 1 and not pause):
             action = "continue"
         else:
             action = "pause" if pause else "stop"

@@ -40,27 +40,27 @@ def enter(values, maximise=True, reduction=3):
     return decisions
 
 
-def test_nothing_is_decided_before_reduction_many_came():
-    assert [d.action for d in enter([0.1, 0.05])] == ["continue", "continue"]
+def test_before_many_came_the_best_so_far_goes_on():
+    decisions = enter([0.1, 0.05, 0.2])
+    assert [(d.action, d.rank, d.of, d.cutoff) for d in decisions] == [
+        ("continue", 1, 1, None), ("stop", 2, 2, 0.1), ("continue", 1, 3, 0.1),
+    ]  # fmt: skip
+    assert [d.action for d in enter([0.1, 0.2, 0.3], reduction=4)] == ["continue"] * 3
+    assert [d.action for d in enter([0.3, 0.2, 0.25], reduction=4)] == ["continue", "stop", "stop"]
 
 
 def test_the_best_third_goes_on_and_says_why():
     decisions = enter([0.5, 0.4, 0.6, 0.55, 0.45, 0.7])
-    assert [d.action for d in decisions] == ["continue", "continue", "continue", "stop", "stop", "continue"]
+    assert [d.action for d in decisions] == ["continue", "stop", "continue", "stop", "stop", "continue"]
     assert (decisions[3].rank, decisions[3].of, decisions[3].cutoff) == (2, 4, 0.6)
 
 
 def test_ties_stop():
-    assert [d.action for d in enter([0.1, 0.1, 0.1, 0.1])] == ["continue", "continue", "stop", "stop"]
+    assert [d.action for d in enter([0.1, 0.1, 0.1, 0.1])] == ["continue", "stop", "stop", "stop"]
 
 
 def test_minimised_metrics_are_turned_round():
-    assert [d.action for d in enter([0.5, 0.6, 0.4, 0.7], maximise=False)] == [
-        "continue",
-        "continue",
-        "continue",
-        "stop",
-    ]
+    assert [d.action for d in enter([0.5, 0.6, 0.4, 0.7], maximise=False)] == ["continue", "stop", "continue", "stop"]
 
 
 @pytest.mark.parametrize("value", [None, math.nan, math.inf, -math.inf])
