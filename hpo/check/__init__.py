@@ -7,7 +7,7 @@ dataset     the data: whole, readable, visible to jobs          storage   the sw
 resources   one trial in one host
 site        partition, account, QoS, GPUs, time, by SLURM's own answers (controller)
 corners     which kinds of model the space can ask for, and how often
-models      can each be built? asks build, a process with torch, and remembers (cache)
+models      can each be built, and where are weights? asks a process with torch (builder, build), and remembers
 
 Standard library only; build alone imports torch.
 """

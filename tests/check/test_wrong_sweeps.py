@@ -71,9 +71,10 @@ def test_it_is_refused_with_one_line_that_helps(answers, name, code, words):
 def test_the_page_has_each_with_what_is_said(answers, place):
     page = (ROOT / "docs" / "refusals.md").read_text()
     rows = {row.split(" | ")[0].removeprefix("| "): row for row in page.splitlines() if row.startswith("| ")}
-    assert rows.keys() - {"wrong"} == {case[0] for case in CASES}
+    anew = "python bench/check/refusals.py --page docs/refusals.md"
+    assert rows.keys() - {"wrong"} == {case[0] for case in CASES}, anew
     for name, _, _, code, _ in CASES:
-        assert rows[name].endswith(f" | {code} | {tell(answers['answers'][name][1], place)} |")
+        assert rows[name].endswith(f" | {code} | {tell(answers['answers'][name][1], place)} |"), anew
 
 
 def test_nothing_was_submitted_or_written_and_nothing_heavy_was_imported(answers, place, site):
