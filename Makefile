@@ -35,10 +35,10 @@ demo: .venv/ready
 	$(BIN)/python launch/submit.py launch/demo/sweep.yaml --cluster local
 
 # Where SLURM cannot be installed the other tests run; those on SLURM are skipped, or fail with SLURMTUNE_REQUIRE_SLURM=1.
-# Without a browser the tests of the report in one are skipped.
+# Without a browser, zsh or fish the tests in them are skipped.
 test: .venv/ready
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-		tests/slurm_cluster/install.sh || true; tests/launch/install_browser.sh || true; fi
+		tests/slurm_cluster/install.sh || true; tests/launch/install.sh || true; fi
 	$(PYTEST) -m 'not slurm and not faults'
 	$(BIN)/python -m pytest --durations=15 -m 'slurm and not faults'
 

@@ -196,7 +196,7 @@ hyperparameters:
   optimization.max_epochs: 2
   env.batch_size: 16
   env.num_workers: 0
-hyperparameter_tune_kwargs: {{num_trials: {trials}, num_to_keep: 2}}
+hyperparameter_tune_kwargs: {{num_trials: {trials}, num_to_keep: 2, scheduler: FIFO}}
 """
 
 

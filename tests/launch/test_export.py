@@ -210,11 +210,11 @@ def test_the_tutorials_program_counts_what_timm_alone_gets_right(
 def test_onnx_without_its_packages_names_what_it_needs(
     trained_sweep: Path, tmp_path: Path, export: Export, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name == "onnx" else find(name, *more))
+    find, names = importlib.util.find_spec, ("onnx", "onnxscript", "onnxruntime")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name in names else find(name, *more))
     code, _, errors = export(trained_sweep, "--out", tmp_path / "model", "--also", "onnx")
     assert code == 2
-    assert "--also onnx needs onnx: pip install onnx, then try again" in errors
+    assert f"--also onnx needs {', '.join(names)}: pip install {' '.join(names)}, then try again" in errors
     assert not (tmp_path / "model").exists()
 
 
