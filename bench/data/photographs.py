@@ -24,6 +24,12 @@ def make_shards(images: Path, work: Path, name: str) -> Path:
     return work / f"shards-{name}"
 
 
+def need_shards(images: Path | None, work: Path, name: str) -> None:
+    """Makes them of `images`, if they are not there from before."""
+    if images and not (work / f"shards-{name}").is_dir():
+        make_shards(images, work, name)
+
+
 def samples(work: Path, name: str, split: str = "train"):
     shards = open_split(work / f"shards-{name}", split)
     for i in range(len(shards)):

@@ -24,8 +24,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from bench.data.photographs import make_folder, make_shards
+from bench.data.photographs import make_folder, need_shards
 from bench.data.pipelines import cpu_seconds, memory_mib
+from bench.rows import add_row, read_rows
 
 SIDES, CHANGES = ("slurmtune", "timm"), ("channels_last", "fused")
 SIZE, BATCH, RATE, DECAY, WARMUP, SCALE = 64, 64, 5e-3, 1e-3, 0.1, (0.35, 1.0)
@@ -223,9 +224,8 @@ def main():
     arguments = parser.parse_args()
     if arguments.measure:
         measure(arguments)
-    if arguments.images and not (arguments.work / "shards-64").is_dir():
-        make_shards(arguments.images, arguments.work, "64")
-    rows = [json.loads(line) for line in arguments.out.open()] if arguments.out and arguments.out.exists() else []
+    need_shards(arguments.images, arguments.work, "64")
+    rows = read_rows(arguments.out)
     make_folder(arguments.work, "64")
     if arguments.parts:
         parts(arguments)
@@ -233,9 +233,7 @@ def main():
     for seed in range(arguments.first_seed, arguments.first_seed + (0 if arguments.table else arguments.seeds)):
         for side in SIDES if seed % 2 else SIDES[::-1]:
             rows.append(run(arguments, side, seed))
-            if arguments.out:
-                with arguments.out.open("a") as stream:
-                    stream.write(json.dumps(rows[-1]) + "\n")
+            add_row(arguments.out, rows[-1])
     print(table(rows))
 
 

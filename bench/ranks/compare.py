@@ -20,7 +20,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from bench.data.photographs import make_shards
+from bench.data.photographs import need_shards
+from bench.rows import add_row, read_rows
 
 WORLDS, MODELS, BATCH = (1, 2, 4), ("test_resnet", "test_vit"), 64
 
@@ -83,16 +84,13 @@ def main():
     parser.add_argument("--first-seed", type=int, default=0, help="to go on with another piece")
     parser.add_argument("--out", type=Path, help="JSON lines are appended, and the table is of all in it")
     arguments = parser.parse_args()
-    if arguments.images and not (arguments.work / "shards-64").is_dir():
-        make_shards(arguments.images, arguments.work, "64")
-    rows = [json.loads(line) for line in arguments.out.open()] if arguments.out and arguments.out.exists() else []
+    need_shards(arguments.images, arguments.work, "64")
+    rows = read_rows(arguments.out)
     for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
         for model in arguments.models:
             for world in WORLDS:
                 rows.append(run(arguments, model, world, seed))
-                if arguments.out:
-                    with arguments.out.open("a") as stream:
-                        stream.write(json.dumps(rows[-1]) + "\n")
+                add_row(arguments.out, rows[-1])
     print(table(rows))
 
 
