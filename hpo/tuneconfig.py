@@ -28,7 +28,7 @@ TUNE_KEYS = (
 )
 
 
-RESOURCES = ("num_cpus", "num_gpus", "num_processes", "trials_per_gpu", "cpu", "gpu")
+RESOURCES = ("num_cpus", "num_gpus", "num_processes", "num_nodes", "trials_per_gpu", "cpu", "gpu")
 _SHORT = {"cpu": "num_cpus", "gpu": "num_gpus"}  # as Ray says it
 
 
@@ -51,13 +51,30 @@ class TuneConfig:
     gpus_per_trial: float | None = None  # none: one a process where the nodes have GPUs
     trials_per_gpu: int | str | None = None  # auto: as many as fit by measured memory, see hpo.price.packing
     num_processes: int | None = None  # that train a trial together; none: one a GPU
+    num_nodes: int | None = None  # that a trial is spread over, alike; none: as few as have its GPUs
     hang_timeout: float = 1800  # seconds without a sign of progress after which a trial is ended; 0: never
     deterministic: int | None = None  # so many trials at a time, in an order of their own: see hpo.search.lockstep
 
     @property
     def ranks(self) -> int:
         """Processes of a trial."""
-        return self.num_processes or max(1, int(self.gpus_per_trial or 1))
+        return self.num_processes or max(self.num_nodes or 1, int(self.gpus_per_trial or 1))
+
+    def nodes_of_trial(self, gpus: int) -> int:
+        """Nodes that a trial is spread over, where each has `gpus` GPUs.
+
+        Raises:
+            UsageError: its GPUs cannot be spread alike.
+        """
+        if self.num_nodes or not gpus or not self.gpus_per_trial:
+            return self.num_nodes or 1
+        nodes = math.ceil(self.gpus_per_trial / gpus)
+        if nodes > 1 and self.gpus_per_trial % nodes:
+            raise UsageError(
+                f"resources_per_trial.num_gpus {self.gpus_per_trial:g} cannot be spread alike over {nodes} nodes "
+                f"of {gpus}; take a multiple of {nodes}."
+            )
+        return nodes
 
     @property
     def pauses(self) -> bool:
@@ -97,6 +114,7 @@ def parse_tune(values: Mapping[str, Any]) -> TuneConfig:
         gpus_per_trial=_gpus(resources),
         trials_per_gpu=resources.get("trials_per_gpu"),
         num_processes=_processes(resources),
+        num_nodes=_nodes(resources),
         hang_timeout=_seconds("hang_timeout", values.get("hang_timeout", defaults.hang_timeout)),
         deterministic=_deterministic(values, who, how),
     )
@@ -192,9 +210,9 @@ def _gpus(resources: Mapping[str, Any]) -> float | None:
     gpus, count = _amount("num_gpus", resources.get("num_gpus")), resources.get("trials_per_gpu")
     if count is None:
         return gpus
-    if gpus is not None or (resources.get("num_processes") or 1) != 1:
-        raise UsageError(f"resources_per_trial.trials_per_gpu is {count!r}, so num_gpus and num_processes follow from "
-                         "it; leave them out.")  # fmt: skip
+    if gpus is not None or any((resources.get(name) or 1) != 1 for name in ("num_processes", "num_nodes")):
+        raise UsageError(f"resources_per_trial.trials_per_gpu is {count!r}, so num_gpus, num_processes and num_nodes "
+                         "follow from it; leave them out.")  # fmt: skip
     return None if count == "auto" else 1 / check_whole("resources_per_trial.trials_per_gpu", count, 1)
 
 
@@ -206,6 +224,18 @@ def _processes(resources: Mapping[str, Any]) -> int | None:
             f"resources_per_trial.num_processes is {count} and num_gpus {gpus:g}, but each process has one GPU; leave "
             "num_processes out, or set num_gpus to 0."
         )
+    return count
+
+
+def _nodes(resources: Mapping[str, Any]) -> int | None:
+    """Each has the same part of all that a trial is given."""
+    count = _optional("resources_per_trial.num_nodes", resources.get("num_nodes"), 1)
+    for name in ("num_gpus", "num_processes", "num_cpus"):
+        if count and (has := float(resources.get(name) or 0)) % count:
+            raise UsageError(
+                f"resources_per_trial.{name} {has:g} is for the whole trial, and cannot be spread alike over {count} "
+                f"nodes; take a multiple of {count}."
+            )
     return count
 
 

@@ -24,6 +24,7 @@ from hpo.cluster.driver_main import STOP_SIGNALS
 from hpo.cluster.housekeeping import CheckpointBudget
 from hpo.cluster.nodes import NodeWatch, drain_if_idle
 from hpo.cluster.pool import Pool
+from hpo.cluster.quorum import Quorum
 from hpo.cluster.rendezvous import Rendezvous
 from hpo.cluster.share import Share
 from hpo.cluster.terms import Terms, fruitless, read_terms, spent
@@ -83,7 +84,7 @@ def drive(directory: SweepDirectory, attempt: str, patience_s: float = 0.0) -> i
     sweep.start_attempt(job=head["job"], host=socket.gethostname(), nodes=head["nodes"], mode=head["mode"], code=code)
     nodes = NodeWatch(rendezvous, sweep.note)
     share = Share(config)
-    pool = None
+    pool: Pool | Quorum = Quorum(lambda: share.nodes, rendezvous)
     if terms.pool:
         pool = Pool(directory, terms, lambda: sweep.wanted_places, share.places, drain_if_idle, sweep.note, say)
     watch = Watch(nodes, terms, journal.events, sweep.note, leave, say, pool)
@@ -188,9 +189,14 @@ def _search(
 
     _join_cluster(head, rendezvous, watch)
     cpus, gpus = share.divide(head if head["mode"] == "gang" else watch.first_worker())
-    folder = rendezvous.folder / "ray"
+    if share.nodes > (has := 1 if head["mode"] == "pool" else head["nodes"]):
+        raise ClusterError(
+            f"a trial is to be spread over {share.nodes} nodes that stay together, and here {has} "
+            f"{'do' if has > 1 else 'does'}; ask for more with --nodes in one job (no pool, not --cluster local)."
+        )
+    folder, resources = rendezvous.folder / "ray", TrialResources(cpus, gpus, share.nodes)
     if not sweep.done:
-        run_search(sweep, make_trainable(directory), TrialResources(cpus, gpus), folder, directory.fault)
+        run_search(sweep, make_trainable(directory), resources, folder, directory.fault)
     watch.stop()
     if cause := sweep.blocked:
         return f"{cause}; make room, then go on with submit.py --resume {directory.root}"

@@ -15,6 +15,7 @@ from hpo.cluster.allocation import Allocation
 from hpo.cluster.fencing import fence_others
 from hpo.cluster.jobs import cancel_jobs, read_jobs
 from hpo.cluster.processes import Child, is_there
+from hpo.cluster.quorum import SHORT
 from hpo.cluster.rendezvous import LOOPBACK, own_address, reachable
 from hpo.cluster.requeue import requeue
 from hpo.cluster.supervisor import POLL_S, START_TRIES, STOPPED, Supervisor, log_of, say
@@ -61,7 +62,7 @@ class HeadSupervisor(Supervisor):
             self.again = not self._walltime_near() and not self._why_not_again()
         elif code == STOPPED and self._reopening and not self.asked:
             self.again = not self._why_not_again()
-        elif code == STOPPED and self.asked in ("walltime", "SIGUSR2"):
+        elif code == STOPPED and (self.asked in ("walltime", "SIGUSR2") or self.rendezvous.read(SHORT)):
             self._requeue()
         if self._terms.pool and not self.again and (code not in (STOPPED, _CRASHED) or self._why_not_again()):
             workers = [record.job for record in read_jobs(self.directory, "worker")]

@@ -6,6 +6,7 @@ result, with its kind and cause; one after which the process is not to be truste
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
 import socket
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ray import tune
+from ray.util import get_current_placement_group
 
 from hpo.config import SweepConfig
 from hpo.errors import SlurmtuneError
@@ -61,7 +63,7 @@ class _TrialActor(tune.Trainable):
         checkpoint = metrics.pop("checkpoint", "")
         return {
             "epoch": int(metrics.pop("epoch")),
-            "metrics": {**metrics, "host": socket.gethostname(), "device": self._training.device},
+            "metrics": {"host": socket.gethostname(), **metrics, "device": self._training.device},
             "checkpoint": f"trials/{trial}/{checkpoint}" if checkpoint else "",
             "end": self._training.finished,
             "opened": self._opened,
@@ -120,9 +122,9 @@ class _TrialActor(tune.Trainable):
         known = None if config.tune.deterministic else directory.micro_batches  # what others found changes no trial
         what = (config.trial(params), config.data, directory.trial(trial), self._watchdog.tick, known)
         if config.tune.ranks > 1:
-            from hpo.trial.group import Group, RankedTraining
+            from hpo.trial.group import RankedTraining
 
-            self._group = self._group or Group(config.tune.ranks)
+            self._group = self._group or _make_group(config.tune.ranks)
             more = (config.tune.hang_timeout, bool(config.tune.deterministic), directory.compiled)
             return RankedTraining(self._group, *what, *more)
         from hpo.trial import Training
@@ -157,6 +159,22 @@ class _TrialActor(tune.Trainable):
                 stream.write(text)
         except OSError:  # no space: the journal will say it, if it can
             pass
+
+
+def _make_group(ranks: int) -> Any:
+    """The processes of a trial, as many in each bundle of its placement group: in the first, here, and in others."""
+    from hpo.cluster.member import Member, own_interface
+    from hpo.trial.group import Group
+    from hpo.trial.rankprocesses import RankProcesses
+
+    placement = get_current_placement_group()
+    nodes = placement.bundle_count if placement else 1
+    if nodes == 1:
+        return Group(RankProcesses(ranks))
+    here, (address, interface) = ranks // nodes, own_interface()
+    create = functools.partial(RankProcesses, here, None)
+    others = [Member(create, here, bundle) for bundle in range(1, nodes)]
+    return Group(create(interface), *others, address=address)
 
 
 def _import_trial() -> None:

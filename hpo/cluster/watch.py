@@ -1,4 +1,4 @@
-"""What the driver keeps an eye on beside the search: who joins and leaves, the GPU-hours, and a pool's jobs."""
+"""What the driver keeps an eye on beside the search: who joins and leaves, the GPU-hours, whether hosts are missing."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import ray
 
 from hpo.cluster.nodes import NodeWatch
 from hpo.cluster.pool import Pool
+from hpo.cluster.quorum import Quorum
 from hpo.cluster.terms import Terms, spent
 from hpo.records import Event
 from hpo.usage import Usage
@@ -32,7 +33,7 @@ class Watch:
         note: Callable[..., None],
         leave: Callable[[str, bool], None],
         say: Callable[[str], None],
-        pool: Pool | None = None,
+        pool: Pool | Quorum | None = None,
     ) -> None:
         self._pool = pool
         self._nodes, self._terms, self._note, self._leave, self._say = nodes, terms, note, leave, say

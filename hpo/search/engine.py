@@ -33,20 +33,36 @@ _CRASH_LOOP = 5  # trials that failed alike, one after the other: something has 
 
 @dataclass(frozen=True)
 class TrialResources:
-    """What one trial occupies."""
+    """What one trial occupies of each of its `nodes` nodes."""
 
     cpus: float
     gpus: float
+    nodes: int = 1
+
+    def request(self) -> dict[str, float] | tune.PlacementGroupFactory:
+        """As Ray Tune takes it: one bundle on each node."""
+        bundle = {"CPU": self.cpus, "GPU": self.gpus}
+        if self.nodes == 1:
+            return bundle
+        return tune.PlacementGroupFactory([bundle] * self.nodes, strategy="STRICT_SPREAD")
 
     def slots(self) -> int:
         """Trials that fit on the cluster as it is now, host by host."""
-        fit = 0
+        fits = []
         for node in ray.nodes():
             has = node["Resources"] if node["Alive"] else {}
             by_cpu = has.get("CPU", 0) / self.cpus if self.cpus else math.inf
             by_gpu = has.get("GPU", 0) / self.gpus if self.gpus else math.inf
-            fit += int(min(by_cpu, by_gpu) + 1e-9)
-        return fit
+            fits.append(int(min(by_cpu, by_gpu) + 1e-9))
+        return count_spread(fits, self.nodes)
+
+
+def count_spread(fits: list[int], nodes: int) -> int:
+    """Trials of `nodes` parts, each on another host, where hosts have room for so many parts."""
+    trials = sum(fits) // nodes
+    while trials and sum(min(fit, trials) for fit in fits) < nodes * trials:
+        trials -= 1
+    return trials
 
 
 def run_search(
@@ -60,7 +76,7 @@ def run_search(
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = "1"
     watch, places = SilenceWatch(sweep.config.tune.hang_timeout, locate), Places()
     tuner = tune.Tuner(
-        tune.with_resources(trainable, {"CPU": resources.cpus, "GPU": resources.gpus}),
+        tune.with_resources(trainable, resources.request()),
         tune_config=tune.TuneConfig(
             search_alg=_JournalSearcher(sweep, resources),
             scheduler=_JournalScheduler(sweep),

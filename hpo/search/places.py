@@ -31,19 +31,22 @@ class Places:
 
     def lost_host(self, name: str) -> str:
         """The host that the trial ran on, if Ray is gone there; '' when it is there, and the process alone was lost, or
-        when the trial was never seen to run.
-
-        Ray itself takes up to 35 s to call a silent host dead, so its raylet is asked, twice: the processes of a dying
-        host do not all go at the same moment.
-        """
+        when the trial was never seen to run."""
         node, host = self._nodes.pop(name, ("", ""))
-        if not node:
-            return ""
-        for pause in (0.0, 1.0):
-            time.sleep(pause)
-            if not any(_answers(one) for one in ray.nodes() if one["NodeID"] == node):
-                return host
-        return ""
+        return host if node and is_lost(node) else ""
+
+
+def is_lost(node: str) -> bool:
+    """Whether Ray is gone on the node with that id of Ray's.
+
+    Ray itself takes up to 35 s to call a silent host dead, so its raylet is asked, twice: the processes of a dying
+    host do not all go at the same moment.
+    """
+    for pause in (0.0, 1.0):
+        time.sleep(pause)
+        if not any(_answers(one) for one in ray.nodes() if one["NodeID"] == node):
+            return True
+    return False
 
 
 def _answers(node: dict[str, Any]) -> bool:

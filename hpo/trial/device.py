@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 def open_accelerator(env: EnvConfig, ranks: Ranks = ALONE) -> Accelerator:
     """Accelerate for one trial on the device and in the precision of `env`; `close_accelerator` when it is done. Of
-    several ranks each has the GPU of its number.
+    several ranks each has the GPU of its number on the node.
 
     Raises:
         AcceleratorError: a GPU was given or asked for and torch cannot use it.
@@ -113,13 +113,13 @@ def _choose_gpu(accelerator: str, ranks: Ranks) -> bool:
         if given or choice == "gpu":
             raise AcceleratorError(_explain_missing_gpu("torch finds none"))
         return False
-    if ranks.many and torch.cuda.device_count() < ranks.world:
+    if ranks.many and torch.cuda.device_count() < ranks.here:
         raise AcceleratorError(
-            f"the trial has {ranks.world} processes but {torch.cuda.device_count()} GPUs; set num_gpus and "
+            f"the trial has {ranks.here} processes but {torch.cuda.device_count()} GPUs; set num_gpus and "
             "num_processes of resources_per_trial alike."
         )
     try:
-        torch.zeros(1, device=f"cuda:{ranks.rank}")
+        torch.zeros(1, device=f"cuda:{ranks.local}")
     except RuntimeError as error:
         raise AcceleratorError(_explain_missing_gpu(f"torch cannot use it ({str(error).splitlines()[0]})")) from error
     return True

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hpo.trial.group import Group, RankedTraining
+from hpo.trial.rankprocesses import RankProcesses
 from hpo.trial.training import Training
 from hpo.trialconfig import TrialConfig
 
@@ -38,7 +39,7 @@ def train(
     with contextlib.ExitStack() as opened:
         training: Training | RankedTraining
         if processes > 1:
-            group = Group(processes)
+            group = Group(RankProcesses(processes))
             opened.callback(group.end)
             training = RankedTraining(group, config, data, directory)
         else:

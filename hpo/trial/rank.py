@@ -1,8 +1,8 @@
 """One rank of a trial, a process of hpo.trial.group: opens the trial it is told of and trains epoch by epoch.
 
-`python -m hpo.trial.rank FD`. Through socket FD come JSON objects, each answered by one: {"do": "open", ...},
-{"do": "epoch"}, {"do": "close"}. While it works it says {"progress": true} from time to time. The process stays for
-the next trial, and ends with the group.
+`python -m hpo.trial.rank FD`. Through socket FD come JSON objects, each answered by one: {"do": "meet", "address": IP}
+when ranks are to find each other there, {"do": "open", ...}, {"do": "epoch"}, {"do": "close"}. While it works it says
+{"progress": true} from time to time. The process stays for the next trial, and ends with the group.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import json
 import os
 import resource
 import signal
+import socket
 import sys
 import time
 import traceback
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpo.errors import SlurmtuneError
 from hpo.failures import classify, describe
+from hpo.trial.wear import Wear
 from hpo.trialconfig import TrialConfig
 
 if TYPE_CHECKING:
@@ -65,41 +67,61 @@ class _Rank:
     def __init__(self, say: Callable[[dict[str, Any]], None]) -> None:
         self._say = say
         self._training: Training | None = None
+        self._wear = Wear()
+        self._store: Any = None  # where ranks of several nodes meet, if that is here; stays until they meet anew
         self._said = -_PROGRESS_S
 
     def answer(self, message: Mapping[str, Any]) -> None:
         try:
-            self._do(message)
-            self._say(self._state())
+            self._say(self._do(message))
         except Exception as error:  # the group decides what becomes of it
             traceback.print_exc()
             self._say({"failure": _explain(error)})
 
-    def _do(self, message: Mapping[str, Any]) -> None:
+    def _do(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        if message["do"] == "epoch" and self._training:
+            self._training.run_epoch()
+            return self._state()
+        self._close()
+        if message["do"] == "meet":
+            return self._meet(message["address"])
+        if message["do"] == "open":
+            self._open(message)
+            return self._state()
+        return {"worn": self._wear.reason}
+
+    def _meet(self, address: str) -> dict[str, Any]:
+        from hpo.trial.ranks import open_meeting  # here, so that nobody waits at the meeting for another's imports
+
+        self._store, meeting = open_meeting(address) if address else (None, "")
+        return {"meeting": meeting}
+
+    def _open(self, message: Mapping[str, Any]) -> None:
         from hpo.trial.device import demand_determinism
         from hpo.trial.ranks import Ranks
         from hpo.trial.training import Training
 
-        if message["do"] == "epoch" and self._training:
-            self._training.run_epoch()
-        elif self._training:
+        _speak_to(Path(message["log"]))
+        if message["deterministic"]:
+            demand_determinism()
+        self._wear.begin_trial()
+        memory, compiled = message["micro_batches"], message["compiled"]
+        self._training = Training(
+            config_from_json(message["config"]),
+            Path(message["data"]),
+            Path(message["directory"]),
+            self._tick,
+            micro_batches=Path(memory) if memory else None,
+            ranks=Ranks(**message["ranks"]),
+            at_most=message["at_most"],
+            compiled=Path(compiled) if compiled else None,
+        )
+
+    def _close(self) -> None:
+        if self._training:
             self._training.close()
             self._training = None
-        if message["do"] == "open":
-            _speak_to(Path(message["directory"]) / "log.txt")
-            if message["deterministic"]:
-                demand_determinism()
-            memory, compiled = message["micro_batches"], message["compiled"]
-            self._training = Training(
-                config_from_json(message["config"]),
-                Path(message["data"]),
-                Path(message["directory"]),
-                self._tick,
-                micro_batches=Path(memory) if memory else None,
-                ranks=Ranks(**message["ranks"]),
-                at_most=message["at_most"],
-                compiled=Path(compiled) if compiled else None,
-            )
+            self._wear.end_trial()
 
     def _tick(self) -> None:
         if time.monotonic() - self._said > _PROGRESS_S:
@@ -108,7 +130,7 @@ class _Rank:
 
     def _state(self) -> dict[str, Any]:
         names = ("epoch", "metrics", "finished", "best_epoch", "best_value", "device")
-        return {name: getattr(self._training, name) for name in names} if self._training else {}
+        return {"host": socket.gethostname(), **{name: getattr(self._training, name) for name in names}}
 
 
 def _explain(error: Exception) -> dict[str, Any]:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -20,40 +22,56 @@ from torch import Tensor, distributed, nn
 from hpo.errors import TrialError
 
 _LAUNCHERS = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE", "LOCAL_RANK")
-_LONGEST_S = 3600  # hpo.trial.group ends ranks that wait too long; this is for who has no group around
+_LONGEST = timedelta(hours=1)  # hpo.trial.group ends ranks that wait too long; this is for who has no group around
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """Rank `rank` of `world` on this node; `meeting` is an empty file's path at which they find each other."""
+    """Rank `rank` of `world`, who are on `nodes` nodes, as many on each; those of a node follow each other.
+
+    meeting: at which they find each other, an empty file's path or what `open_meeting` gave.
+    """
 
     rank: int = 0
     world: int = 1
     meeting: str = ""
+    nodes: int = 1
 
     @property
     def many(self) -> bool:
         return self.world > 1
 
+    @property
+    def here(self) -> int:
+        """Ranks on this node."""
+        return self.world // self.nodes
+
+    @property
+    def local(self) -> int:
+        """Its number among them, and that of its GPU."""
+        return self.rank % self.here
+
     def join(self, on_gpu: bool) -> None:
-        """Meets the others; waits for them. NCCL between GPUs, Gloo between CPUs, both over the loopback interface."""
+        """Meets the others; waits for them. NCCL between GPUs, Gloo between CPUs, both over the interface that
+        hpo.trial.rankprocesses has put into the environment: loopback, when all are on this node."""
         if not self.many:
             return
         if on_gpu:
-            torch.cuda.set_device(self.rank)
+            torch.cuda.set_device(self.local)
         distributed.init_process_group(
             "nccl" if on_gpu else "gloo",
-            init_method=f"file://{self.meeting}",
+            store=_find_store(self.meeting) if self.nodes > 1 else distributed.FileStore(self.meeting, self.world),
             rank=self.rank,
             world_size=self.world,
-            timeout=timedelta(seconds=_LONGEST_S),
+            timeout=_LONGEST,
         )
 
     @contextlib.contextmanager
     def announced(self) -> Iterator[None]:
         """The environment in which Accelerate finds as many processes as there are: what srun, mpirun and torchrun
         export to each task of a step is hidden, since those are not our ranks."""
-        own = {"RANK": self.rank, "LOCAL_RANK": self.rank, "WORLD_SIZE": self.world, "LOCAL_WORLD_SIZE": self.world}
+        own = {"RANK": self.rank, "LOCAL_RANK": self.local, "WORLD_SIZE": self.world, "LOCAL_WORLD_SIZE": self.here,
+               "MASTER_ADDR": "met", "MASTER_PORT": "0"}  # fmt: skip  # demanded, although they have met already
         names = (*own, *_LAUNCHERS)
         hidden = {name: os.environ.pop(name) for name in names if name in os.environ}
         if self.many:
@@ -100,6 +118,27 @@ class Ranks:
 
 
 ALONE = Ranks()
+
+
+def open_meeting(address: str) -> tuple[distributed.TCPStore, str]:
+    """A store of torch's by which ranks of several nodes find each other, while it is kept, and where it is.
+
+    It listens at IP `address` alone, where torch by itself takes all interfaces. It knows no password, so each meeting
+    has a name of 128 random bits, without which nobody comes between its ranks by mistake.
+    """
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    with listener:
+        listener.bind((address, 0))
+        listener.listen(socket.SOMAXCONN)
+        port = listener.getsockname()[1]
+        handle = listener.detach()  # the store's from now on
+    store = distributed.TCPStore(address, port, None, True, _LONGEST, False, master_listen_fd=handle)
+    return store, f"{address} {port} {secrets.token_hex(16)}"
+
+
+def _find_store(meeting: str) -> distributed.Store:
+    address, port, name = meeting.split()
+    return distributed.PrefixStore(name, distributed.TCPStore(address, int(port), None, False, _LONGEST, False))
 
 
 def leave() -> None:

@@ -4,8 +4,8 @@
     SLURMTUNE_LEAK_MB              MiB that memory may have grown between two trials (1024)
 
 What imports, warm caches and the largest model so far take is no leak: memory is read when nothing of a trial is left
-and the allocator has given back what it can, and growth counts from the second trial on. Memory of a trial's several
-processes is not looked at; they end with the one that started them.
+and the allocator has given back what it can, and growth counts from the second trial on. The processes of a trial that
+has several each count for themselves, see hpo.trial.rank, and are replaced together.
 """
 
 from __future__ import annotations

@@ -8,11 +8,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from sockets import listening_addresses
 
 from hpo.trial import train
-from hpo.trial.group import Group, RankedTraining, RankFailure, rank_environment
+from hpo.trial.group import Group, RankedTraining, RankFailure
+from hpo.trial.rankprocesses import RankProcesses, rank_environment
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 600
@@ -84,9 +87,23 @@ def test_ranks_go_on_exactly(pair):
 
 
 @pytest.fixture(scope="module")
-def group():
-    group = Group(2, 2)
+def processes():
+    return RankProcesses(2, 2)
+
+
+@pytest.fixture(scope="module")
+def group(processes):
+    group = Group(processes)
     yield group
+    group.end()
+
+
+@pytest.fixture
+def apart():
+    """Two nodes with a rank each, which meet as those of two hosts do; both are this host."""
+    nodes = [RankProcesses(1, 1), RankProcesses(1, 1)]
+    group = Group(*nodes, address="127.0.0.1")
+    yield SimpleNamespace(group=group, nodes=nodes)
     group.end()
 
 
@@ -94,8 +111,8 @@ def group():
 def begin(group, raw_data, configure, tmp_path, monkeypatch):
     """A RankedTraining in a folder of that name, which faults/inject may be told of."""
 
-    def build(name, fault=None, keys=None, **more):
-        plan = {name: {"fault": fault, "epoch": 2}} if fault else {}
+    def build(name, fault=None, keys=None, group=group, plan=None, **more):
+        plan = plan or ({name: {"fault": fault, "epoch": 2}} if fault else {})
         monkeypatch.setenv("FAULT_PLAN", json.dumps(plan))
         monkeypatch.setenv("FAULT_COUNTS", str(tmp_path))
         monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests" / "faults" / "inject"))
@@ -107,7 +124,7 @@ def begin(group, raw_data, configure, tmp_path, monkeypatch):
     return build
 
 
-def test_a_group_trains_one_trial_after_the_other(begin, group, configure, raw_data, tmp_path, monkeypatch):
+def test_a_group_trains_one_trial_after_the_other(begin, processes, configure, raw_data, tmp_path, monkeypatch):
     for name, value in FOREIGN.items():
         monkeypatch.setenv(name, value)
     signs = []
@@ -116,10 +133,10 @@ def test_a_group_trains_one_trial_after_the_other(begin, group, configure, raw_d
     assert (metrics["epoch"], metrics["ranks"], metrics["micro_batch"], first.finished) == (1, 2, 16, "")
     assert signs
     first.close()
-    pids = [process.pid for process in group._processes]
+    pids = processes.pids
     second = begin("second")
     assert second.run_epoch()["train_loss"] == metrics["train_loss"]
-    assert [process.pid for process in group._processes] == pids
+    assert processes.pids == pids
     second.run_epoch()
     assert second.finished == "max_epochs"
     second.close()
@@ -128,7 +145,7 @@ def test_a_group_trains_one_trial_after_the_other(begin, group, configure, raw_d
     assert train(configure(KEYS), raw_data, tmp_path / "trials" / "second", lambda _: True).epoch == 2  # one goes on
 
 
-def test_out_of_memory_in_a_rank_halves_for_all(begin, group):
+def test_out_of_memory_in_a_rank_halves_for_all(begin):
     """With 16 images of 32 in each rank: 8 fit. All begin again from the checkpoint of the first epoch."""
     training = begin("little", "little memory")
     assert training.run_epoch()["micro_batch"] == 16
@@ -137,10 +154,10 @@ def test_out_of_memory_in_a_rank_halves_for_all(begin, group):
     training.close()
 
 
-def test_a_rank_that_dies_ends_all(begin, group):
+def test_a_rank_that_dies_ends_all(begin, processes):
     training = begin("dies", "killed")
     training.run_epoch()
-    pids = [process.pid for process in group._processes]
+    pids = processes.pids
     began = time.monotonic()
     with pytest.raises(RankFailure, match=r"process . of 2 ended by SIGKILL") as failed:
         training.run_epoch()
@@ -169,3 +186,58 @@ def test_an_error_of_a_rank_is_the_trials(begin):
 def test_a_batch_smaller_than_the_ranks_is_refused(begin):
     with pytest.raises(RankFailure, match="a batch of 1 leaves some of 2 processes without an image"):
         begin("small", keys={"env.batch_size": 1})
+
+
+def test_ranks_of_two_nodes_train_as_one_process_does(begin, apart, configure, raw_data, tmp_path):
+    one = []
+    train(configure(KEYS), raw_data, tmp_path / "alone", lambda metrics: not one.append(metrics))
+    training = begin("apart", group=apart.group)
+    two = [training.run_epoch(), training.run_epoch()]
+    assert listening_addresses(pid for node in apart.nodes for pid in node.pids) == {"127.0.0.1"}
+    training.close()
+    for alone, both in zip(one, two, strict=True):
+        assert (both["ranks"], both["micro_batch"]) == (2, 16)
+        assert both["train_loss"] == pytest.approx(alone["train_loss"], abs=1e-6)
+        assert both["val_loss"] == pytest.approx(alone["val_loss"], abs=1e-6)
+        assert both["val_accuracy"] == alone["val_accuracy"]
+    again = begin("again", group=apart.group)  # the same processes meet anew
+    assert again.run_epoch()["train_loss"] == two[0]["train_loss"]
+    again.close()
+
+
+def test_a_rank_that_dies_on_one_node_ends_those_of_the_other(begin, apart):
+    training = begin("parted", "killed", group=apart.group)
+    training.run_epoch()
+    with pytest.raises(RankFailure, match=r"process . of 2 on .* ended by SIGKILL") as failed:
+        training.run_epoch()
+    assert failed.value.kind == "killed"
+    assert not apart.group.alive
+    training.close()
+
+
+def test_ranks_are_replaced_after_so_many_trials(begin, processes, group, tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURMTUNE_TRIALS_PER_PROCESS", "2")
+    group.end()
+    pids = []
+    for name in ("one", "two", "three"):
+        training = begin(name)
+        pids.append(processes.pids)
+        training.close()
+    assert pids[0] == pids[1] != pids[2]
+    assert "replaced: of 0, it has run 2 trials" in (tmp_path / "trials" / "two" / "log.txt").read_text()
+
+
+def test_ranks_that_leak_are_replaced(begin, processes, group, tmp_path, monkeypatch):
+    """Each trial leaves 64 MiB behind. From the second on one may leave 32: the third is the last."""
+    monkeypatch.setenv("SLURMTUNE_LEAK_MB", "32")
+    names = ("first", "second", "third", "fourth")
+    plan = {name: {"fault": "leak", "epoch": 1, "times": 2} for name in names}
+    group.end()
+    pids = []
+    for name in names:
+        training = begin(name, plan=plan)
+        training.run_epoch()
+        pids.append(processes.pids)
+        training.close()
+    assert pids[0] == pids[1] == pids[2] != pids[3]
+    assert "its memory grew by" in (tmp_path / "trials" / "third" / "log.txt").read_text()

@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 
 PLAN = json.loads(os.environ.get("FAULT_PLAN", "{}"))
+LEAKED = []
 
 
 def happen(fault, training):
@@ -30,6 +31,8 @@ def happen(fault, training):
         os._exit(137)
     if fault == "crash":
         ctypes.string_at(0)
+    if fault == "leak":
+        LEAKED.append(b"x" * 2**26)
     if fault == "slow":
         time.sleep(6)
     if fault == "hang":
