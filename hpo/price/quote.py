@@ -48,11 +48,15 @@ def find_place(config: SweepConfig, request: SlurmRequest | None, cpus: int, gpu
     """Where the trials will run: in a host of `request`, or None, on this machine with so many CPUs and GPUs.
 
     Raises:
-        ClusterError: a trial asks for more than a host has.
+        ClusterError: a trial asks for more than a host has. UsageError: for several hosts.
     """
     host = {"cpus": cpus, "gpus": gpus}
     share = Share(one_each(config))
     per_trial, _ = share.divide(host)
+    if share.nodes > 1:
+        raise UsageError(
+            f"the price of trials over {share.nodes} nodes is not known: updates are measured on one; try one trial."
+        )
     return Place(request, per_trial, max(1, share.places(host)))
 
 

@@ -59,8 +59,8 @@ def _units(head: Mapping[str, Any], tune: Mapping[str, Any]) -> tuple[str, float
         return "node-hours", 1.0, 0.0
     gpus, cpus = float(head.get("gpus") or 0), float(head.get("cpus") or 1)
     if gpus:
-        wanted = tune.get("gpus_per_trial")
-        return "GPU-hours", gpus, float(1 if wanted is None else wanted)
+        wanted, processes = tune.get("gpus_per_trial"), tune.get("num_processes") or tune.get("num_nodes") or 1
+        return "GPU-hours", gpus, float(processes if wanted is None else wanted)
     wanted = tune.get("cpus_per_trial")
     return "CPU-hours", cpus, float(1 if wanted is None else wanted)
 

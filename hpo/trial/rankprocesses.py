@@ -106,7 +106,8 @@ def rank_environment(environ: Mapping[str, str], ranks: int, cpus: int, interfac
     paths = os.pathsep.join([str(ROOT), *filter(None, [environ.get("PYTHONPATH")])])
     own |= {"OMP_NUM_THREADS": threads, "SLURMTUNE_CPUS": threads, "PYTHONPATH": paths}
     chosen = environ.get("GLOO_SOCKET_IFNAME", interface) if interface != LOOPBACK else LOOPBACK
-    return own | {"GLOO_SOCKET_IFNAME": chosen, "NCCL_SOCKET_IFNAME": environ.get("NCCL_SOCKET_IFNAME", interface)}
+    exactly = environ.get("NCCL_SOCKET_IFNAME", f"={interface}")  # without the sign NCCL takes eth10 for eth1
+    return own | {"GLOO_SOCKET_IFNAME": chosen, "NCCL_SOCKET_IFNAME": exactly}
 
 
 class RankProcesses:

@@ -75,7 +75,8 @@ def test_two_trials_over_two_hosts(slurm, start, wait_for_event, tmp_path):
         train(config.trial(trial.params), config.data, tmp_path / trial.id, lambda m, alone=alone: not alone.append(m))
         for epoch, one in enumerate(alone, 1):
             both = trial.last[epoch]
-            assert (both["ranks"], both["micro_batch"], both["host"]) == (2, 16, "node1, node2")
+            assert (both["ranks"], both["micro_batch"]) == (2, 16)
+            assert set(both["host"].split(", ")) == {"node1", "node2"}
             assert both["train_loss"] == pytest.approx(one["train_loss"], abs=1e-6)
             assert both["val_loss"] == pytest.approx(one["val_loss"], abs=1e-6)
             assert both["val_accuracy"] == one["val_accuracy"]
@@ -86,19 +87,20 @@ def test_two_trials_over_two_hosts(slurm, start, wait_for_event, tmp_path):
 def test_a_host_of_a_trial_is_lost(slurm, start, submit, wait_for_event, hosts):
     """With a third host the trial goes on at once; without, the job is queued again and given another."""
     run, job = start(hosts=hosts, trials=1, epochs=50000)
-    [trial] = wait_for_event(run, lambda s: any(t.epochs >= 3 for t in s.trials.values()), WAIT_S).trials.values()
-    before = trial.last[trial.epochs]["host"].split(", ")
-    slurm.node("crash", before[1])
+    state = wait_for_event(run, lambda s: any(t.epochs >= 3 for t in s.trials.values()), WAIT_S)
+    [trial] = state.trials.values()
+    hit = next(host for host in trial.last[trial.epochs]["host"].split(", ") if host != state.attempts[0]["host"])
+    slurm.node("crash", hit)
 
     def goes_on(state):
         after = state.trials[trial.id]
-        return after.failures and after.epochs > trial.epochs + 3 and after.last[after.epochs]["host"].split(", ")
+        return after.failures and after.epochs > max(event["epoch"] for event in after.failures) + 3
 
     state = wait_for_event(run, goes_on, WAIT_S)
     after = state.trials[trial.id]
     assert [failure["kind"] for failure in after.failures] == ["host"]
-    assert before[1] in after.failures[0]["cause"]
-    assert before[1] not in after.last[after.epochs]["host"]
+    assert hit in after.failures[0]["cause"]
+    assert hit not in after.last[after.epochs]["host"]
     assert len(state.attempts) == (1 if hosts == 3 else 2)
     assert {attempt["job"] for attempt in state.attempts} == {job}
     assert sorted(after.last) == list(range(1, after.epochs + 1))  # from its checkpoint: none is left out

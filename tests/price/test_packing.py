@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 from small_sweeps import make_shards
@@ -14,6 +15,8 @@ from hpo.config import load_sweep
 from hpo.errors import ClusterError, UsageError
 from hpo.price.measured import Measured, Pace, Place
 from hpo.price.packing import count_trials, one_each, pack
+from hpo.price.quote import find_place
+from hpo.search.engine import count_spread
 from hpo.tuneconfig import parse_tune
 
 GB = 2**30
@@ -108,7 +111,55 @@ def test_words_of_resources():
     assert (resources(gpu=0.5, cpu=2).gpus_per_trial, resources(gpu=0.5, cpu=2).cpus_per_trial) == (0.5, 2)
     assert resources(trials_per_gpu=4).gpus_per_trial == 0.25
     assert (resources(trials_per_gpu="auto").gpus_per_trial, resources().trials_per_gpu) == (None, None)
-    with pytest.raises(UsageError, match="num_gpus and num_processes follow from it"):
+    with pytest.raises(UsageError, match="num_gpus, num_processes and num_nodes follow from it"):
         resources(trials_per_gpu=2, num_gpus=1)
     with pytest.raises(UsageError, match="trials_per_gpu must be a whole number of at least 1, got 'many'"):
         resources(trials_per_gpu="many")
+
+
+def share(**values):
+    """A Share of trials with these resources."""
+    tune = parse_tune({"resources_per_trial": values})
+    return Share(SimpleNamespace(tune=tune))
+
+
+@pytest.mark.parametrize(
+    ("values", "worker", "of_a_node", "nodes"),
+    [
+        ({"num_gpus": 8}, (16, 4), (16, 4), 2),
+        ({"num_gpus": 6}, (16, 4), (16, 3), 2),
+        ({"num_gpus": 4}, (16, 4), (16, 4), 1),
+        ({"num_gpus": 0.5}, (16, 4), (2, 0.5), 1),
+        ({"num_gpus": 4, "num_nodes": 2}, (16, 4), (8, 2), 2),
+        ({"num_nodes": 2}, (16, 4), (4, 1), 2),
+        ({"num_nodes": 2}, (4, 0), (1, 0), 2),
+        ({"num_nodes": 2, "num_processes": 4, "num_cpus": 4}, (8, 0), (2, 0), 2),
+    ],
+)
+def test_a_trial_of_several_nodes_has_the_same_of_each(values, worker, of_a_node, nodes):
+    shared = share(**values)
+    assert shared.divide({"cpus": worker[0], "gpus": worker[1]}) == of_a_node
+    assert shared.nodes == nodes
+
+
+def test_what_cannot_be_spread_alike_is_refused():
+    with pytest.raises(UsageError, match="num_processes 3 is for the whole trial, and cannot be spread alike over 2"):
+        share(num_nodes=2, num_processes=3)
+    with pytest.raises(UsageError, match="num_gpus 5 cannot be spread alike over 2 nodes of 4; take a multiple of 2"):
+        share(num_gpus=5).divide({"cpus": 8, "gpus": 4})
+    with pytest.raises(ClusterError, match="asks for 16 CPUs and 0 GPUs of a node, which has 8 and 0"):
+        share(num_nodes=2, num_cpus=32).divide({"cpus": 8, "gpus": 0})
+
+
+def test_the_price_of_trials_over_several_nodes_is_not_known(config):
+    spread = dataclasses.replace(config, tune=parse_tune({"resources_per_trial": {"num_nodes": 2}}))
+    with pytest.raises(UsageError, match="trials over 2 nodes"):
+        find_place(spread, REQUEST, 16, 2)
+
+
+@pytest.mark.parametrize(
+    ("fits", "nodes", "trials"),
+    [([2, 1], 1, 3), ([2, 2], 2, 2), ([4, 1, 1], 2, 2), ([9], 2, 0), ([1, 1, 1], 2, 1), ([], 2, 0)],
+)
+def test_parts_of_a_trial_are_on_different_hosts(fits, nodes, trials):
+    assert count_spread(fits, nodes) == trials
