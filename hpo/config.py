@@ -183,7 +183,8 @@ def read_document(path: Path, overrides: Sequence[str] = ()) -> tuple[dict[str, 
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"sweep file {path} cannot be read ({error}); give the path of a YAML file.") from None
+        why = getattr(error, "strerror", None) or error  # an OSError names the file once more
+        raise UsageError(f"sweep file {path} cannot be read ({why}); give the path of a YAML file.") from None
     document = parse_yaml(text, str(path))
     if not isinstance(document, dict):
         raise UsageError(f"{path} must be a YAML mapping with 'data' and 'hyperparameters', got {document!r}.")

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import os
 import sys
 import tempfile
@@ -24,6 +23,7 @@ sys.path.insert(0, str(ROOT))
 
 from run import summarise  # noqa: E402
 
+from bench.rows import add_row  # noqa: E402
 from hpo.config import SweepConfig  # noqa: E402
 from hpo.layout import SweepDirectory, read_json  # noqa: E402
 from hpo.price.measured import Measured, Pace, Place, reduce  # noqa: E402
@@ -39,8 +39,7 @@ def main() -> int:
     os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp()
     for path in options.directories:
         line = _price(path, options.measure)
-        with options.out.open("a") as stream:
-            stream.write(json.dumps(line) + "\n")
+        add_row(options.out, line)
         sys.stderr.write(f"{line['name']}: {line['wall_s']:.0f} s, {line['paces']}\n")
     return 0
 

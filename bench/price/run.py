@@ -10,7 +10,6 @@ its trials as the pace foretells them for the epochs that it had, which on a bus
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -25,6 +24,7 @@ sys.path.insert(0, str(ROOT))
 
 import psutil  # noqa: E402
 
+from bench.rows import add_row, read_rows  # noqa: E402
 from hpo.config import load_sweep  # noqa: E402
 from hpo.price.measured import Measured, Place  # noqa: E402
 from hpo.records import SweepState, read_events  # noqa: E402
@@ -78,15 +78,12 @@ def main() -> int:
     options.work.mkdir(parents=True, exist_ok=True)
     os.environ["XDG_CACHE_HOME"] = str(options.work / "cache")
     sweep = _prepare(options.work)
-    done = (
-        {json.loads(line)["name"] for line in options.out.read_text().splitlines()} if options.out.exists() else set()
-    )
+    done = {row["name"] for row in read_rows(options.out)}
     for name, overrides in SWEEPS.items():
         if name in done:
             continue
         line = {"name": name, "overrides": overrides, **_run(sweep, overrides, options.work)}
-        with options.out.open("a") as stream:
-            stream.write(json.dumps(line) + "\n")
+        add_row(options.out, line)
         sys.stderr.write(f"{time.strftime('%H:%M:%S')} {name}: {line['wall_s']:.0f} s\n")
     return 0
 

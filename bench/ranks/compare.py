@@ -57,6 +57,10 @@ def run(arguments, model, world, seed):
     return row | {"seconds": time.perf_counter() - began, "load": os.getloadavg()[0]}
 
 
+def deviation(values):
+    return f"({statistics.stdev(values):.3f})" if len(values) > 1 else "(one seed)"
+
+
 def table(rows):
     lines = ["| model | processes | images each | accuracy, mean (deviation) | difference to 1, mean (deviation) |",
              "|---|---|---|---|---|"]  # fmt: skip
@@ -64,12 +68,12 @@ def table(rows):
         by = {(row["processes"], row["seed"]): row for row in rows if row["model"] == model}
         for world in WORLDS:
             found = {seed: row for (w, seed), row in by.items() if w == world and (1, seed) in by}
-            if len(found) < 2:
+            if not found:
                 continue
             values = [row["accuracy"] for row in found.values()]
             apart = [row["accuracy"] - by[1, seed]["accuracy"] for seed, row in found.items()]
-            spread = f"{statistics.mean(apart):+.3f} ({statistics.stdev(apart):.3f})" if world > 1 else ""
-            shown = f"{statistics.mean(values):.3f} ({statistics.stdev(values):.3f})"
+            spread = f"{statistics.mean(apart):+.3f} {deviation(apart)}" if world > 1 else ""
+            shown = f"{statistics.mean(values):.3f} {deviation(values)}"
             lines.append(f"| {model} | {world} | {next(iter(found.values()))['micro_batch']} | {shown} | {spread} |")
     return "\n".join(lines)
 

@@ -9,7 +9,6 @@ checkpoint each epoch; the process that decides is killed by SIGKILL after so ma
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
 import subprocess
@@ -21,6 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
+from bench.rows import add_row, read_rows  # noqa: E402
 from hpo.cluster.processes import end_processes, find_processes  # noqa: E402
 
 TRIALS, EPOCHS = 16, 9
@@ -29,13 +29,6 @@ _DEADLINE_S = 1800
 
 def value(lr: float, epoch: int) -> float:
     return math.exp(-((math.log10(lr) + 2) ** 2)) * (1 - math.exp(-epoch / 3))
-
-
-def write_line(path: Path, row: dict) -> None:
-    with path.open("a") as stream:
-        stream.write(json.dumps(row) + "\n")
-        stream.flush()
-        os.fsync(stream.fileno())
 
 
 # -- Ray Tune -------------------------------------------------------------------------------------------------------
@@ -55,7 +48,7 @@ def tune_run(folder: Path, again: bool) -> None:
             before = self.sizes()
             decision = super().on_trial_result(controller, trial, result)
             second = "--again" in sys.argv  # restored from a pickle, this class knows nothing of `again`
-            write_line(log, {"again": second, "before": before, "after": self.sizes()})
+            add_row(log, {"again": second, "before": before, "after": self.sizes()})
             return decision
 
         def sizes(self):
@@ -114,16 +107,12 @@ def our_run(folder: Path, again: bool) -> None:
             epoch += 1
             before = sizes()
             goes_on = sweep.report(trial.id, epoch, {"value": value(trial.params["optim.lr"], epoch)}, f"c{epoch}")
-            write_line(folder / "ours.jsonl", {"again": again, "before": before, "after": sizes()})
+            add_row(folder / "ours.jsonl", {"again": again, "before": before, "after": sizes()})
             time.sleep(0.05)
     sweep.end_attempt("all trials have ended")
 
 
 # -- both -----------------------------------------------------------------------------------------------------------
-
-
-def read(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def start(who: str, folder: Path, again: bool) -> subprocess.Popen:
@@ -136,7 +125,7 @@ def start(who: str, folder: Path, again: bool) -> subprocess.Popen:
 def run_until(who: str, folder: Path, again: bool, reports: int) -> list[dict]:
     """Starts it, kills it and all that it started once it has so many reports; returns those."""
     process, end = start(who, folder, again), time.monotonic() + _DEADLINE_S
-    while len(rows := [row for row in read(folder / f"{who}.jsonl") if row["again"] == again]) < reports:
+    while len(rows := [row for row in read_rows(folder / f"{who}.jsonl") if row["again"] == again]) < reports:
         if process.poll() is not None or time.monotonic() > end:
             raise SystemExit(f"{who}: no {reports} reports: {(folder / f'{who}.log').read_text()[-2000:]}")
         time.sleep(0.02)
@@ -149,7 +138,7 @@ def run_until(who: str, folder: Path, again: bool, reports: int) -> list[dict]:
 def killed_after(who: str, reports: int, folder: Path) -> tuple[dict, dict]:
     """The rungs' records before the kill, and as the first decision after it found them."""
     run_until(who, folder, False, reports)
-    before = [row for row in read(folder / f"{who}.jsonl") if not row["again"]][-1]["after"]
+    before = [row for row in read_rows(folder / f"{who}.jsonl") if not row["again"]][-1]["after"]
     return before, run_until(who, folder, True, 1)[0]["before"]
 
 

@@ -7,8 +7,9 @@ import math
 import random
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from hpo.config import SweepConfig
 from hpo.price.measured import Measured
@@ -61,7 +62,10 @@ def forecast(config: SweepConfig, measured: Measured, nodes: int, worlds: int = 
     walls, works, epochs = [], [], []
     for number in range(worlds):
         world = World(
-            config.space, _seed(config, number), lambda params: measured.pace(params).epoch_s + slow * _REPORT_S
+            config.space,
+            _seed(config, number),
+            lambda params: measured.pace(params).epoch_s + slow * _REPORT_S,
+            _Compiler(measured),
         )
         replay = Replay(dataclasses.replace(simulated, seed=_seed(config, number)))
         course = simulate(replay, world, places, opening=opening)
@@ -71,6 +75,21 @@ def forecast(config: SweepConfig, measured: Measured, nodes: int, worlds: int = 
         if number >= 4 and time.monotonic() - began > _PATIENCE_S:
             break
     return Forecast(nodes, places, _range(walls), _range(works), _range(epochs))
+
+
+class _Compiler:
+    """Seconds that torch.compile takes of a trial: all of the first of its kind, none of later ones, which find its
+    code; those that begin before it is there on other hosts are not counted."""
+
+    def __init__(self, measured: Measured) -> None:
+        self._measured, self._known = measured, set[int]()
+
+    def __call__(self, params: Mapping[str, Any]) -> float:
+        pace = self._measured.pace(params)
+        if id(pace) in self._known:
+            return 0.0
+        self._known.add(id(pace))
+        return pace.compile_s
 
 
 def _draw_drifts(worlds: int) -> list[float]:
@@ -104,8 +123,8 @@ def bounds(config: SweepConfig, measured: Measured) -> tuple[float, float]:
     known = sum(share for share, pace in shares if pace)
     epoch = sum(share * pace.epoch_s for share, pace in shares if pace) / known
     opening = sum(share * pace.open_s for share, pace in shares if pace) / known
-    longest = _mean_epochs(config)
-    return trials * (opening + epoch), trials * (opening + epoch * longest)
+    longest, compiling = _mean_epochs(config), sum(pace.compile_s for _, pace in shares if pace)
+    return trials * (opening + epoch) + compiling, trials * (opening + epoch * longest) + compiling
 
 
 def _mean_epochs(config: SweepConfig) -> float:

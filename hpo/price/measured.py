@@ -63,6 +63,7 @@ class Pace:
     cpus_used: float
     import_s: float = 3.5  # where it was not measured: on an idle machine
     device_bytes: int = 0  # memory of the GPU; 0: there was none, or an older version measured
+    compile_s: float = 0.0  # of the first trial of the kind, with env.compile
 
     @property
     def epoch_s(self) -> float:

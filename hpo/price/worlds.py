@@ -33,11 +33,18 @@ class SimulatedCurve:
 
 
 class World:
-    """`seconds(params)`: of an epoch. Called with a configuration's parameters, fixed ones included."""
+    """`seconds(params)`: of an epoch; `extra(params)`: that the first one takes longer, asked for in the order in which
+    trials begin. Called with a configuration's parameters, fixed ones included."""
 
-    def __init__(self, space: Space, seed: int, seconds: Callable[[Mapping[str, Any]], float]) -> None:
+    def __init__(
+        self,
+        space: Space,
+        seed: int,
+        seconds: Callable[[Mapping[str, Any]], float],
+        extra: Callable[[Mapping[str, Any]], float] = lambda params: 0.0,
+    ) -> None:
         self._random = random.Random(seed)
-        self._space, self._seconds = space, seconds
+        self._space, self._seconds, self._extra = space, seconds, extra
         weights = [self._random.expovariate(1) for _ in space.dimensions]
         norm = math.sqrt(sum(weight**2 for weight in weights)) or 1.0
         self._weights = [weight / norm for weight in weights]
@@ -55,7 +62,8 @@ class World:
             final + (0.9 - final) * math.exp(-speed * epoch / epochs) + self._random.gauss(0, _NOISE)
             for epoch in range(1, epochs + 1)
         ]
-        return SimulatedCurve(errors, [self._seconds(params)] * epochs)
+        seconds = self._seconds(params)
+        return SimulatedCurve(errors, [seconds + self._extra(params), *[seconds] * (epochs - 1)])
 
     def _draw(self, dimension: Dimension) -> Callable[[Any], float]:
         domain = dimension.domain

@@ -38,7 +38,8 @@ class Pace:
     """Seconds and bytes of one configuration. memory_bytes: of the GPU at most; without one, of the process.
     cpus_used: CPU seconds a second, which on a busy machine are fewer than the trial would use. import_s: from the
     start of the process until torch, timm and the rest were imported.
-    device_bytes: all memory that the GPU has, 0 without one."""
+    device_bytes: all memory that the GPU has, 0 without one.
+    compile_s: what the first updates took longer than others, with env.compile; little where the node has the code."""
 
     device: str
     parameters: int
@@ -51,6 +52,7 @@ class Pace:
     cpus_used: float
     import_s: float = 0.0
     device_bytes: int = 0
+    compile_s: float = 0.0
 
 
 def measure_pace(config: TrialConfig, data: Path, budget_s: float) -> Pace:
@@ -71,7 +73,9 @@ class _Sample(Training):
 
     def measure(self, open_s: float, budget_s: float) -> Pace:
         whole, judged = self._loader, self._validation
+        began = time.perf_counter()
         self._take(whole, _WARM_UP)
+        warm_up_s = time.perf_counter() - began
         began, used = time.perf_counter(), time.process_time()
         update_s = self._train_for(whole, budget_s)
         cpus_used = (time.process_time() - used) / (time.perf_counter() - began)
@@ -96,6 +100,7 @@ class _Sample(Training):
             checkpoint_s=time.perf_counter() - began,
             cpus_used=cpus_used,
             device_bytes=torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else 0,
+            compile_s=max(0.0, warm_up_s - _WARM_UP * update_s) if self.config.env.compile else 0.0,
         )
 
     def _train_for(self, whole: Loader, budget_s: float) -> float:

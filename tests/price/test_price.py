@@ -64,6 +64,16 @@ def test_without_early_stopping_every_epoch_is_paid_for(sweep_file):
     assert (found.nodes, found.places) == (1, 2)
 
 
+def test_each_kind_is_compiled_once(sweep_file):
+    found = measured(sweep_file, "scheduler=FIFO")
+    plain = forecast(found._config, found, 1, worlds=5)
+    least, most = bounds(found._config, found)
+    found.paces = [dataclasses.replace(pace, compile_s=1000.0) for pace in found.paces]
+    compiled = forecast(found._config, found, 1, worlds=5)
+    assert compiled.work_s.middle - plain.work_s.middle == pytest.approx(2000, rel=0.3)  # hosts differ by a fifth
+    assert bounds(found._config, found) == (least + 2000, most + 2000)
+
+
 def test_asha_costs_less_within_its_bounds_and_the_same_each_time(sweep_file):
     found = measured(sweep_file)
     least, most = bounds(found._config, found)
