@@ -27,7 +27,10 @@ hyperparameters:
   env.batch_size: 32
   env.num_workers: 1
 hyperparameter_tune_kwargs:
-  {{num_trials: {trials}, scheduler: FIFO, searcher: random, resources_per_trial: {{num_gpus: {nodes}, num_nodes: {nodes}}}}}
+  num_trials: {trials}
+  scheduler: FIFO
+  searcher: random
+  resources_per_trial: {{num_gpus: {nodes}, num_nodes: {nodes}}}
 """
 ADDRESSES = {"node1": "10.77.0.11", "node2": "10.77.0.12", "node3": "10.77.0.13"}
 FOREIGN = ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NTASKS", "SLURM_STEP_", "PMI_", "MASTER_ADDR", "WORLD_SIZE", "RANK")
