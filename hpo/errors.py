@@ -10,6 +10,7 @@
       SweepError              6   the sweep ended without one usable trial
       JournalError            7   the journal is damaged, newer than this program, or
         JournalHeldError      7   held by another driver
+    (STOPPED)                75   stopped before its end, by whatever; `submit.py --resume DIR` goes on
     (interrupted)           130   stopped by Ctrl-C; `submit.py --resume DIR` goes on
 
 A message is one line: what is wrong, the offending value, and what to do about it. A traceback is for bugs of ours.
@@ -19,6 +20,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+
+STOPPED = 75  # EX_TEMPFAIL: not done, try again
 
 
 class SlurmtuneError(Exception):

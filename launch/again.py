@@ -22,7 +22,7 @@ from hpo.ownership import open_own_sweep
 from hpo.records import Journal, SweepState, read_events
 from hpo.results.read import progress_line
 from hpo.usage import Usage
-from launch.starting import print_jobs, print_scripts, run_here, script, submit
+from launch.starting import print_jobs, print_scripts, run_here, script, submit, wait
 from launch.terminal import say
 
 _STOP_DEADLINE_S = 120
@@ -61,7 +61,8 @@ def resume(arguments: argparse.Namespace, flags: SlurmRequest, terms: Terms) -> 
     _settle(directory, {**changed, "request": vars(request), "site": site.to_json()})
     if head:
         request = _without_waiting(directory, request)
-    return submit(directory, request, head, config.name, arguments.json)
+    code = submit(directory, request, head, config.name, arguments.json)
+    return wait(directory, config.tune.num_trials) if arguments.wait else code
 
 
 def site_again(arguments: argparse.Namespace, resolved: dict[str, Any]) -> Site:

@@ -7,7 +7,7 @@
     python launch/results.py DIR failures           # by cause, with all trials
     python launch/results.py DIR log 7              # the end of its log; without a number the driver's
     python launch/results.py compare DIR DIR        # sweeps side by side
-    python launch/results.py DIR --watch            # again and again, until the sweep ends
+    python launch/results.py DIR --watch            # again and again, until the sweep comes to rest: 75 before its end
     python launch/results.py DIR --filter 'lr<1e-3' --sort val_loss --columns trial,val_loss,lr
     python launch/results.py DIR --json             # everything, for programs; --csv: a line a trial, for pandas
 
@@ -30,7 +30,7 @@ import textwrap
 import time
 from collections.abc import Sequence
 
-from hpo.errors import SweepError, UsageError
+from hpo.errors import STOPPED, SweepError, UsageError
 from hpo.results.against import compare_sweeps
 from hpo.results.as_json import to_json
 from hpo.results.find import find_row
@@ -39,11 +39,13 @@ from hpo.results.live import live_lines
 from hpo.results.logs import log_lines
 from hpo.results.read import FailureGroup, Results, Row, open_results, read_results
 from hpo.results.select import choose_rows, render_csv
+from hpo.results.sequel import goes_on
 from hpo.results.table import align, best_yaml, chosen_columns, render_comparison, render_table, render_trial, summarise
 from hpo.results.why import explain_trial
 from hpo.results.wording import one_line
 from launch.terminal import colour, command, whole_number
 
+_WITHOUT_BEST = "the sweep ended without one usable trial; --trial 0 shows the first, --all why each ended."
 _BOLD, _GREEN = "1", "32"
 _VERBS = {"best": 0, "trial": 1, "why": 1, "failures": 0, "log": 1, "compare": 9}  # and how many words may follow
 
@@ -64,8 +66,8 @@ def main(argv: list[str] | None = None) -> int:
         text = "\n\n".join(parts)
     sys.stdout.write(text if text.endswith("\n") else text + "\n")
     sys.stdout.flush()  # here, where a closed pipe is still caught
-    if len(sweeps) == 1 and sweeps[0].status == "ended" and not sweeps[0].best:
-        raise SweepError("the sweep ended without one usable trial; --trial 0 shows the first, --all why each ended.")
+    if len(sweeps) == 1 and sweeps[0].status == "ended":
+        return _exit_code(sweeps[0])
     return 0
 
 
@@ -87,7 +89,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--columns", metavar="A,B", help="only these, in this order: rank, trial, lr, val_loss, ...")
     parser.add_argument("--lines", metavar="N", type=whole_number(1), default=50, help="of a log (default: 50)")
     parser.add_argument("--watch", metavar="SECONDS", type=whole_number(1), nargs="?", const=5,
-                        help="show progress again and again until the sweep ends (default: every 5 s)")  # fmt: skip
+                        help="show progress until the sweep has ended (exit code 0) or rests (75)")  # fmt: skip
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="all of it as JSON (with a trial: of that trial)")
     form.add_argument("--csv", action="store_true", help="a line a trial, all columns or those of --columns")
@@ -230,7 +232,7 @@ def _compared(sweeps: Sequence[Results], as_json: bool) -> str:
 
 
 def _watch(place: str, seconds: int) -> int:
-    """Shows the sweep's progress until no attempt is at work; elsewhere than on a terminal when it changes."""
+    """Shows the sweep's progress until it comes to rest; elsewhere than on a terminal when it changes."""
     live, before = sys.stdout.isatty(), (-1.0, False)
     while True:
         results, now = read_results(open_results(place)), time.time()
@@ -243,10 +245,24 @@ def _watch(place: str, seconds: int) -> int:
             sys.stdout.write("\n".join([f"{time.strftime('%H:%M:%S')} {results.name}", *lines]) + "\n")
         before = happened
         sys.stdout.flush()
-        if results.status in ("ended", "unfinished"):
+        if results.status == "ended" or (results.status == "unfinished" and not goes_on(results, now)):
             sys.stdout.write("\n".join(_next_steps(results, place)) + "\n")
-            return 0
+            sys.stdout.flush()
+            return _exit_code(results)
         time.sleep(seconds)
+
+
+def _exit_code(results: Results) -> int:
+    """Of a command that waited for the sweep's end.
+
+    Raises:
+        SweepError: it ended without a usable trial.
+    """
+    if results.status != "ended":
+        return STOPPED
+    if not results.best:
+        raise SweepError(_WITHOUT_BEST)
+    return 0
 
 
 def _next_steps(results: Results, directory: str) -> list[str]:

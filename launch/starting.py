@@ -84,6 +84,12 @@ def count_local(config: SweepConfig) -> tuple[int, int]:
     return len(os.sched_getaffinity(0)), count_local_gpus()
 
 
+def wait(directory: SweepDirectory, num_trials: int) -> int:
+    from launch.follow import follow_on_slurm
+
+    return follow_on_slurm(directory, num_trials)
+
+
 def run_here(directory: SweepDirectory, config: SweepConfig) -> int:
     from hpo.cluster.submission import start_locally
     from launch.follow import follow

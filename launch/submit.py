@@ -3,6 +3,7 @@
 python launch/submit.py --partition gpu                        # ./sweep.yaml if there is one, else the bundled demo
 python launch/submit.py SWEEP.yaml --partition gpu --nodes 2 --gpus-per-node 2 --time 04:00:00
 python launch/submit.py SWEEP.yaml --cluster local
+python launch/submit.py SWEEP.yaml --partition gpu --wait      # and stays until it has ended
 python launch/submit.py SWEEP.yaml --partition gpu --mode pool --nodes 8
 python launch/submit.py --resume DIR                           # go on, after anything
 python launch/submit.py --resume DIR --num-trials +20          # more trials
@@ -41,7 +42,7 @@ from hpo.staging import name_run, stage_sweep
 from hpo.weights import is_offline
 from launch import again
 from launch.flags import add_slurm_flags, slurm_words
-from launch.starting import count_local, print_scripts, print_submitted, run_here, script
+from launch.starting import count_local, print_scripts, print_submitted, run_here, script, wait
 from launch.terminal import command, say
 
 _DEMO = Path(__file__).resolve().parent / "demo" / "sweep.yaml"
@@ -52,6 +53,8 @@ def main(argv: list[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     flags = SlurmRequest.from_words(slurm_words(arguments))
     terms = Terms.from_words({key: getattr(arguments, key) for key in TERM_KEYS})
+    if arguments.wait and arguments.json:
+        raise UsageError("--wait shows the sweep's table at its end, --json what was submitted; leave one of them out.")
     if arguments.resume:
         return again.resume(arguments, flags, terms)
     if arguments.add_workers:
@@ -98,7 +101,7 @@ def _begin(arguments: argparse.Namespace, flags: SlurmRequest, terms: Terms) -> 
 
     directory, jobs = submit_sweep(config, run, request, head, terms, site)
     print_submitted(directory, jobs, request, head, arguments.json)
-    return 0
+    return wait(directory, config.tune.num_trials) if arguments.wait else 0
 
 
 def _checks(arguments: argparse.Namespace, config: SweepConfig, run: Path, path: Path) -> Preflight:
@@ -176,6 +179,9 @@ def build_parser() -> argparse.ArgumentParser:
     what.add_argument("--runs-dir", metavar="DIR", help="where sweeps go; default: $SLURMTUNE_RUNS, else ./runs")
     what.add_argument("--run-dir", metavar="DIR", help="exactly this directory, which must not exist")
     what.add_argument("--json", action="store_true", help="what was submitted, as JSON")
+    what.add_argument(
+        "--wait", action="store_true", help="stay until no job of the sweep is left: 0 when it has ended, 75 before"
+    )
     what.add_argument("--stage-only", action="store_true", help="write the directory, print it, submit nothing")
     return parser
 

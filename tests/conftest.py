@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -249,7 +249,13 @@ def slurm_cluster() -> Iterator[Slurm]:
 
 
 @pytest.fixture
-def shared_tmp(slurm_cluster: Slurm, request: pytest.FixtureRequest) -> Iterator[Path]:
+def has_passed(request: pytest.FixtureRequest) -> Callable[[], bool]:
+    """For the end of a fixture: whether its test has passed."""
+    return lambda: request.node.stash.get(_passed, False)
+
+
+@pytest.fixture
+def shared_tmp(slurm_cluster: Slurm, has_passed: Callable[[], bool]) -> Iterator[Path]:
     """A new directory that all hosts of the test cluster see; pytest's own lies below /tmp, which they do not share.
 
     It is removed when the test has passed, and kept until the next session when not.
@@ -257,7 +263,7 @@ def shared_tmp(slurm_cluster: Slurm, request: pytest.FixtureRequest) -> Iterator
     folder = SHARE / f"t-{secrets.token_hex(3)}"
     folder.mkdir(mode=0o700)
     yield folder
-    if request.node.stash.get(_passed, False):
+    if has_passed():
         shutil.rmtree(folder, ignore_errors=True)
 
 

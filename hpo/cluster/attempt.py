@@ -87,7 +87,10 @@ def _lead(directory: SweepDirectory, allocation: Allocation) -> int:
             say(f"error: {error}")
             code = error.exit_code
         again = supervisor.again and not supervisor.asked
-        supervisor.rendezvous.announce("exit", code=code, again=again)
+        try:
+            supervisor.rendezvous.announce("exit", code=code, again=again, queued=supervisor.queued)
+        except OSError as error:  # a full disk
+            say(f"that the attempt ended with exit code {code} could not be written down ({error.strerror})")
         if not again:
             return code
         say(f"another attempt, {allocation.again(count + 1).attempt}")

@@ -31,7 +31,7 @@ from hpo.cluster.terms import Terms, fruitless, read_terms, spent
 from hpo.cluster.watch import Watch
 from hpo.cluster.winner import save_winner
 from hpo.config import SweepConfig
-from hpo.errors import ClusterError, JournalHeldError, SlurmtuneError, SweepError
+from hpo.errors import STOPPED, ClusterError, JournalHeldError, SlurmtuneError, SweepError
 from hpo.fingerprint import check_unchanged, code_versions, describe_change, last_code
 from hpo.layout import SweepDirectory, open_sweep, read_json
 from hpo.microbatches import MicroBatches
@@ -44,7 +44,6 @@ from hpo.search.sweep import Sweep
 from hpo.search.trialfiles import TrialFiles
 from hpo.usage import Usage, origin
 
-STOPPED = 75  # EX_TEMPFAIL: not done, try again
 _JOIN_DEADLINE_S = 120
 _FENCED_S = 100.0  # NFS frees the locks of a host that it hears no more of after 90 s
 
@@ -184,10 +183,11 @@ def _search(
     sweep: Sweep, directory: SweepDirectory, rendezvous: Rendezvous, head: dict[str, Any], watch: Watch, share: Share
 ) -> str:
     """Runs the trials; returns in words why it ended."""
-    from hpo.cluster.trainable import make_trainable
+    _join_head(head, watch)
+    from hpo.cluster.trainable import make_trainable  # Ray Tune is a second of import, in which other hosts join
     from hpo.search.engine import TrialResources, hopeless, run_search
 
-    _join_cluster(head, rendezvous, watch)
+    _await_hosts(head, rendezvous, watch)
     cpus, gpus = share.divide(head if head["mode"] == "gang" else watch.first_worker())
     if share.nodes > (has := 1 if head["mode"] == "pool" else head["nodes"]):
         raise ClusterError(
@@ -221,13 +221,16 @@ def _await_head(rendezvous: Rendezvous) -> dict[str, Any]:
     raise ClusterError(f"Ray's head did not come up in {_JOIN_DEADLINE_S} s; see {rendezvous.folder / 'head.log'}.")
 
 
-def _join_cluster(head: dict[str, Any], rendezvous: Rendezvous, watch: Watch) -> None:
-    """Connects to the head and waits until every host of a gang has joined, or starts with those that came when time
-    is up. Of a pool it waits for the first worker, as long as SLURM takes."""
+def _join_head(head: dict[str, Any], watch: Watch) -> None:
     import ray
 
     ray.init(address=head["gcs"], log_to_driver=False, logging_level=logging.ERROR, _node_ip_address=head["ip"])
     watch.start()
+
+
+def _await_hosts(head: dict[str, Any], rendezvous: Rendezvous, watch: Watch) -> None:
+    """Waits until every host of a gang has joined, or starts with those that came when time is up. Of a pool it waits
+    for the first worker, as long as SLURM takes."""
     want = 1 if head["mode"] == "pool" else head["nodes"]
     end = time.monotonic() + (math.inf if head["mode"] == "pool" else _JOIN_DEADLINE_S)
     while len(hosts := watch.hosts()) < want:

@@ -18,7 +18,7 @@ from hpo.cluster.processes import Child, is_there
 from hpo.cluster.quorum import SHORT
 from hpo.cluster.rendezvous import LOOPBACK, own_address, reachable
 from hpo.cluster.requeue import requeue
-from hpo.cluster.supervisor import POLL_S, START_TRIES, STOPPED, Supervisor, log_of, say
+from hpo.cluster.supervisor import END_GRACE_S, POLL_S, START_TRIES, STOPPED, Supervisor, log_of, say
 from hpo.cluster.terms import Terms, fruitless, read_terms, spent
 from hpo.layout import SweepDirectory, read_json
 from hpo.records import SweepState, read_events
@@ -29,15 +29,17 @@ _DRAIN_S = 20  # for the driver to save and leave, less than SLURM's usual 30 s 
 _SETTLE_S = 5  # in which a Ray that the driver has failed with ends as well
 _LOOK_S = 2.0  # at the requests that come as files
 FOREGROUND = "SLURMTUNE_FOREGROUND"  # on this machine: the command that the attempt ends with (processes.identify)
+_TERM = "SIGTERM, by scancel or a preemption"  # SLURM does not say which
 _CRASHED = 4  # exit code of an attempt whose Ray or driver was lost
 
 
 class HeadSupervisor(Supervisor):
-    """`again` after `run`: the same job should make another attempt, since this one crashed."""
+    """`again` after `run`: the same job should make another attempt, since this one crashed. `queued`: SLURM has been
+    asked to start the job once more."""
 
     def __init__(self, directory: SweepDirectory, allocation: Allocation) -> None:
         super().__init__(directory, allocation)
-        self.again = False
+        self.again = self.queued = False
         self._resolved: dict[str, Any] = read_json(directory.resolved)
         self._terms: Terms = read_terms(self._resolved)
         if self._terms.pool:  # no trial runs beside a pool's head
@@ -64,15 +66,17 @@ class HeadSupervisor(Supervisor):
             self.again = not self._why_not_again()
         elif code == STOPPED and (self.asked in ("walltime", "SIGUSR2") or self.rendezvous.read(SHORT)):
             self._requeue()
+        elif code == STOPPED and self.asked and self.allocation.job:
+            say(f"stopped before its end; go on with submit.py --resume {self.directory.root}")
         if self._terms.pool and not self.again and (code not in (STOPPED, _CRASHED) or self._why_not_again()):
             workers = [record.job for record in read_jobs(self.directory, "worker")]
             cancel_jobs(workers, pending_only=True)  # those that run see the end by themselves
         return code
 
-    def _end(self) -> None:
+    def _end(self, grace_s: float = END_GRACE_S) -> None:
         with suppress(OSError):  # a full or vanished file system must not keep processes alive
             self.rendezvous.stop()
-        super()._end()
+        super()._end(grace_s)
 
     # -- the start --------------------------------------------------------------------------------------------------
 
@@ -80,7 +84,9 @@ class HeadSupervisor(Supervisor):
         if self._resolved["bundled"]:
             from hpo.data.bundled import ensure_demo_data
 
+            self.rendezvous.announce("preparing", data=self._resolved["data"])
             ensure_demo_data(Path(self._resolved["data"]))
+            self.rendezvous.withdraw("preparing")
             self.rendezvous.phase("data")
 
     def _start_driver(self, address: str, fenced: bool) -> Child:
@@ -129,7 +135,8 @@ class HeadSupervisor(Supervisor):
             if (reason := self.asked or self._reopening) and deadline is None:
                 say(f"stopping because of {reason}")
                 deadline = time.monotonic() + _DRAIN_S
-                self.rendezvous.announce("asked", reason=reason, next=self._why_not_again())
+                words = _TERM if reason == "SIGTERM" and self.allocation.job else reason
+                self.rendezvous.announce("asked", reason=words, next=self._why_not_again())
                 driver.send(signal.SIGTERM)
             if deadline and time.monotonic() > deadline:
                 return STOPPED
@@ -164,7 +171,7 @@ class HeadSupervisor(Supervisor):
             if self.directory.stop_request.exists():
                 self.asked = self.asked or "submit.py --stop"
             elif self.rendezvous.stopped:
-                self.asked = self.asked or "a newer attempt"
+                self.asked = self.asked or "another attempt, which takes its place"
             elif self._alone and read_jobs(self.directory, "worker"):
                 self._reopening = "workers of other hosts, which are to join"
 
@@ -188,4 +195,5 @@ class HeadSupervisor(Supervisor):
         elif refusal := requeue(self.allocation.job):
             say(f"SLURM refused to requeue ({refusal}); go on with submit.py --resume {self.directory.root}")
         else:
+            self.queued = True
             say(f"job {self.allocation.job} is queued again and will go on from here.")

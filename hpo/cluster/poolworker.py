@@ -26,6 +26,13 @@ class PoolWorker(WorkerSupervisor):
     _released = False
     _looked = 0.0
 
+    def _warm_up(self) -> None:
+        """A head may be hours away."""
+
+    def _head_is_lost(self) -> bool:
+        """Another one may come, in a job of its own, which is not ours to see to."""
+        return False
+
     def _heeds(self, signum: int) -> bool:
         return True
 

@@ -19,9 +19,17 @@ _PR_SET_PDEATHSIG = 1
 class Child:
     """One child and all that it starts, as one process group."""
 
-    def __init__(self, name: str, command: Sequence[str], environ: Mapping[str, str], log: IO[bytes], ignore_usr: bool):
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        environ: Mapping[str, str],
+        log: IO[bytes],
+        ignore_usr: bool,
+        listens: bool = False,
+    ):
         """Starts `command`; its output goes to `log`. `ignore_usr`: it does not die of SIGUSR1 and SIGUSR2, which some
-        sites send to every process of a job and whose default is death."""
+        sites send to every process of a job and whose default is death. `listens`: it will be told something."""
         self.name = name
         libc = ctypes.CDLL(None, use_errno=True)
         # Ray aborts when its head goes: no gigabytes of core dumps, which hold the token too. A limit of 1 keeps the
@@ -38,7 +46,7 @@ class Child:
         self._process = subprocess.Popen(
             command,
             env=dict(environ),
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE if listens else subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -53,6 +61,13 @@ class Child:
         """The exit code, or None while it runs."""
         return self._process.poll()
 
+    def tell(self, text: str) -> None:
+        """`text` and then the end of file, on the standard input of a child that listens; one that has ended hears
+        nothing."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError), self._process.stdin as stream:
+            stream.write(text.encode())
+
     def send(self, signum: int) -> None:
         """A signal to the child alone, which tells its own children what they need to know."""
         if self.poll() is None:
@@ -66,6 +81,8 @@ class Child:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
         self._process.wait()
+        if self._process.stdin:
+            self._process.stdin.close()
 
 
 def identify(pid: int) -> str:

@@ -32,6 +32,8 @@ _PORTS = (
     "metrics-export-port",
 )
 _FIXED_PORTS = len(_PORTS)  # of a slot; its upper part is for worker processes
+START = (sys.executable, "-m", "ray.scripts.scripts", "start")
+GCS_SILENCE_S = 20  # a worker's Ray gives its head up after so long
 _OBJECT_STORE_BYTES = 200 * 2**20  # trials read files, they do not pass objects
 
 
@@ -48,8 +50,8 @@ class RayNode:
     def gcs(self) -> str:
         return f"{self.address}:{self.slot.first}"
 
-    def command(self, head: str | None = None) -> list[str]:
-        """The command line: a head, or a worker that joins `head` (ip:port)."""
+    def arguments(self, head: str | None = None) -> list[str]:
+        """Of START: for a head, or a worker that joins `head` (ip:port)."""
         ports = {name: self.slot.first + i for i, name in enumerate(_PORTS)}
         if head:
             del ports["port"], ports["dashboard-port"]
@@ -58,7 +60,7 @@ class RayNode:
             role = ["--head", "--include-dashboard=false", "--dashboard-host=127.0.0.1", "--no-monitor"]
         memory = [f"--memory={self.allocation.memory_mb * 2**20}"] if self.allocation.memory_mb else []
         return [
-            *(sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats"),
+            *("--block", "--disable-usage-stats"),
             *role,
             "--include-log-monitor=false",  # nobody reads trials' output through the driver
             f"--node-name={self.allocation.worker}",
@@ -104,7 +106,7 @@ def ray_environment(token: Path, temp: Path, address: str, environ: Mapping[str,
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "2",
-        "RAY_gcs_rpc_server_reconnect_timeout_s": "20",
+        "RAY_gcs_rpc_server_reconnect_timeout_s": str(GCS_SILENCE_S),
         # a host that does not answer is lost after 35 s, not after Ray's 65
         "RAY_health_check_period_ms": "2000",
         "RAY_health_check_timeout_ms": "5000",

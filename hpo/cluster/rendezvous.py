@@ -1,8 +1,9 @@
 """How the hosts of an attempt find each other: small files in the attempt's folder, each written whole.
 
-head.json says where Ray's head is, worker-NAME.json who joined it, ready.json that the cluster is whole, asked.json
-why it is to end, STOP that it is over, exit.json how it ended. The folder's name is new for each attempt, so a file
-from an earlier one is never taken for its own. Phases and their seconds go to phases.jsonl.
+preparing.json is there while rank 0 makes data, head.json says where Ray's head is, worker-NAME.json who joined it,
+ready.json that the cluster is whole, asked.json why it is to end, STOP that it is over, exit.json how it ended and what
+follows. The folder's name is new for each attempt, so a file from an earlier one is never taken for its own. Phases and
+their seconds go to phases.jsonl.
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ class Rendezvous:
 
     def announce(self, name: str, **value: Any) -> None:
         write_json(self.folder / f"{name}.json", value, mode=0o600)
+
+    def withdraw(self, name: str) -> None:
+        (self.folder / f"{name}.json").unlink(missing_ok=True)
 
     def read(self, name: str) -> dict[str, Any] | None:
         """What `name` announced, or None. Lists the folder: on NFS a missing name is remembered for a minute."""

@@ -17,16 +17,17 @@ from hpo.cluster.allocation import Allocation
 from hpo.cluster.janitor import Janitor
 from hpo.cluster.ports import is_ours
 from hpo.cluster.processes import Child, end_processes, find_processes
-from hpo.cluster.raynode import RayNode, prepare_node, ray_environment
+from hpo.cluster.raynode import START, RayNode, prepare_node, ray_environment
 from hpo.cluster.rendezvous import Rendezvous, reachable
 from hpo.cluster.tempdir import TempDirectory
 from hpo.data.nodecopy import remove_copies
-from hpo.errors import ClusterError
+from hpo.errors import STOPPED, ClusterError
 from hpo.layout import SweepDirectory
 
+__all__ = ["END_GRACE_S", "POLL_S", "START_TRIES", "STOPPED", "Supervisor", "log_of", "say"]
 START_TRIES = 3
 POLL_S = 0.2
-STOPPED = 75  # what the driver, and an attempt, return when they were asked to stop
+END_GRACE_S = 4.0
 _LEAD_S = 60  # before the walltime, when draining begins on our own clock; a quarter of a job shorter than 4 minutes
 
 
@@ -74,11 +75,12 @@ class Supervisor:
         end = self.allocation.end_time
         return end is not None and time.time() > end - min(_LEAD_S, (end - self.started) / 4)
 
-    def _start(self, name: str, command: list[str], environ: dict[str, str], ignore_usr: bool = True) -> Child:
+    def _start(self, name: str, command: list[str], environ: dict[str, str], listens: bool = False) -> Child:
+        """A child whose output goes to its log; `listens` as in Child."""
         log = (self.rendezvous.folder / f"{name}.log").open("ab")
         os.fchmod(log.fileno(), 0o600)
         self._logs.append(log)
-        child = Child(name, command, environ, log, ignore_usr)
+        child = Child(name, command, environ, log, ignore_usr=True, listens=listens)
         self._children.append(child)
         return child
 
@@ -88,7 +90,7 @@ class Supervisor:
         if self._node:
             self._node.slot.close()
         self._node = prepare_node(self.allocation, self._place(), address, tries)
-        return self._start(name, self._node.command(head), self._environment(address))
+        return self._start(name, [*START, *self._node.arguments(head)], self._environment(address))
 
     def _environment(self, address: str) -> dict[str, str]:
         return ray_environment(self.directory.token, self._place(), address)
@@ -122,10 +124,11 @@ class Supervisor:
         log = self.rendezvous.folder / f"{name}.log"
         return ClusterError(f"Ray did not start on {self.allocation.hostname} in {START_TRIES} tries; see {log}.")
 
-    def _end(self) -> None:
-        """Ends our children, then whatever of the attempt is still there, then the temp directory."""
+    def _end(self, grace_s: float = END_GRACE_S) -> None:
+        """Ends our children, each after `grace_s` seconds at most, then whatever of the attempt is still there, then
+        the temp directory."""
         for child in self._children:  # the driver first, the head last
-            child.end(grace_s=4)
+            child.end(grace_s)
         for log in self._logs:
             log.close()
         self._children.clear()

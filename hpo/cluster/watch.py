@@ -18,6 +18,7 @@ from hpo.records import Event
 from hpo.usage import Usage
 
 _LOOK_S = 0.5
+_EAGER_S, _EAGER_LOOK_S = 20.0, 0.1  # at first, while hosts join and the search waits for them
 _NOTE_S = 300.0  # between two notes of the GPU-hours: of an attempt that is killed no more than this goes uncounted
 
 
@@ -57,13 +58,15 @@ class Watch:
         return next(iter(self._nodes.workers.values()))
 
     def _run(self) -> None:
-        while not self._over.wait(_LOOK_S):
+        began = time.monotonic()
+        while not self._over.is_set():
             try:
                 self._look()
             except ray.exceptions.RayError as error:  # while the head goes; the supervisor sees to that
                 if str(error) != self._complaint:
                     self._complaint = str(error)
                     self._say(f"the table of nodes cannot be read: {error}")
+            self._over.wait(_LOOK_S if time.monotonic() - began > _EAGER_S else _EAGER_LOOK_S)
 
     def _look(self) -> None:
         self._nodes.look()

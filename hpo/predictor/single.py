@@ -17,15 +17,13 @@ from typing import Any
 from hpo.cluster.terms import read_terms
 from hpo.cluster.winner import save_winner
 from hpo.config import SweepConfig
-from hpo.errors import SlurmtuneError
+from hpo.errors import STOPPED, SlurmtuneError
 from hpo.failures import classify, describe
 from hpo.layout import SweepDirectory, open_sweep, read_json
 from hpo.records import Journal, Trial
 from hpo.results.report import write_report
 from hpo.search.sweep import Sweep
 from hpo.search.trialfiles import TrialFiles
-
-STOPPED = 75
 
 
 class _StopError(Exception):

@@ -81,7 +81,8 @@ def _say_status(results: Results, now: float) -> str:
     if results.status == "ended":
         return f"Ended {moment(results.last_event_at or last.started_at)} after {effort}."
     if results.status == "unfinished":
-        return f"Unfinished after {effort}: the last one ended with {one_line(last.reason) or 'no reason given'!r}."
+        why = one_line(last.reason) or "no reason given"
+        return f"Unfinished after {effort}, can be resumed: the last one ended with {why!r}."
     attempt = f"attempt {last.id}" + (f", job {last.job}" if last.job else "")
     return f"Running since {moment(last.started_at)} ({attempt}); {say_silence(results, now)}."
 

@@ -59,7 +59,7 @@ def results():
 def wait_for_event():
     """wait_for_event(directory, condition on SweepState) -> that state."""
 
-    def wait(directory, condition, timeout=120):
+    def wait(directory, condition, timeout=600):
         end = time.monotonic() + timeout
         while time.monotonic() < end:
             state = SweepState(read_events(directory / "journal.jsonl"))
@@ -72,14 +72,16 @@ def wait_for_event():
 
 
 @pytest.fixture
-def measure(request):
-    """measure(fault=..., seconds=..., ...) adds a JSON line to the file named by $SLURMTUNE_MEASURES, if set."""
-    path = _MEASURES
+def measure(request, has_passed):
+    """measure(fault=..., seconds=..., ...) adds a JSON line to the file named by $SLURMTUNE_MEASURES, if set, and
+    whether the test passed."""
+    rows = []
 
     def note(**row):
-        if path:
-            with Path(path).open("a", encoding="utf-8") as stream:
-                about = {"test": request.node.name, "t": round(time.time()), "load": round(os.getloadavg()[0], 1)}
-                stream.write(json.dumps({**about, **row}) + "\n")
+        about = {"test": request.node.name, "t": round(time.time()), "load": round(os.getloadavg()[0], 1)}
+        rows.append({**about, **row, **({"seconds": round(row["seconds"], 2)} if row["seconds"] is not None else {})})
 
-    return note
+    yield note
+    if _MEASURES:
+        with Path(_MEASURES).open("a", encoding="utf-8") as stream:
+            stream.writelines(json.dumps({**row, "passed": has_passed()}) + "\n" for row in rows)

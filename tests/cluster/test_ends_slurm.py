@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
 
 import pytest
 from small_sweeps import ROOT
 
+from hpo.cluster.jobs import read_jobs
+from hpo.layout import SweepDirectory
 from hpo.records import SweepState, read_events
 from hpo.usage import Usage
 
@@ -60,11 +64,11 @@ def assert_unbroken(run, before):
     return state
 
 
-def exit_code(slurm, job):
+def exit_code(slurm, job, columns="State,ExitCode"):
     """State and code as accounting has them, which takes a moment."""
     end = time.monotonic() + 60
     while True:
-        found = slurm.run("sacct", "-X", "-n", "-P", "-j", job, "-o", "State,ExitCode").stdout.split()
+        found = slurm.run("sacct", "-X", "-n", "-P", "-j", job, "-o", columns).stdout.splitlines()
         if (found and not found[-1].endswith("|0:0")) or time.monotonic() > end:
             return found[-1]
         time.sleep(0.5)
@@ -137,13 +141,21 @@ def test_usr2_a_refused_requeue_and_scancel(slurm, shared_tmp, write_sweep, subm
     assert "SLURM refused to requeue" in log_of(run, job)
     assert exit_code(slurm, job) == "FAILED|75:0"
 
-    job = resume(submit, run)
+    command = [sys.executable, ROOT / "launch" / "submit.py", "--resume", run, "--wait"]
+    waiting = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     at_work(run, 3)
+    job = read_jobs(SweepDirectory(run), "attempt")[-1].job
     t0 = time.time()
     slurm.run("scancel", job)
     measure(fault="scancel", seconds=ended(wait_for_event, run, 2)["t"] - t0)
     assert slurm.wait(job, timeout=90) == "CANCELLED"
-    assert "exit code 75" in log_of(run, job)  # accounting has CANCELLED and 0
+    assert "exit code 75" in log_of(run, job)
+    assert exit_code(slurm, job, "State,DerivedExitCode") == "CANCELLED by 0|75:0"  # the job's own is 0
+    table, said = waiting.communicate(timeout=WAIT_S)
+    assert waiting.returncode == 75, said
+    assert "SIGTERM, by scancel or a preemption" in said
+    assert f"--resume {run}" in said
+    assert "can be resumed" in table
     resume(submit, run)
     at_work(run, 4)
     assert submit("--stop", run).returncode == 0
@@ -151,7 +163,8 @@ def test_usr2_a_refused_requeue_and_scancel(slurm, shared_tmp, write_sweep, subm
 
 
 def test_a_sweep_that_needs_four_jobs_of_two_minutes(slurm, shared_tmp, write_sweep, submit, measure):
-    """Epochs of 6 s, 44 of each of two trials: it goes through by itself, drained on our own clock."""
+    """Epochs of 6 s, 44 of each of two trials: it goes through by itself, drained on our own clock, or when SLURM sends
+    USR2, which may be a minute early."""
     run = shared_tmp / "run"
     path = write_sweep(shared_tmp, trials=2, epochs=44)
     t0 = time.time()
@@ -166,7 +179,8 @@ def test_a_sweep_that_needs_four_jobs_of_two_minutes(slurm, shared_tmp, write_sw
     assert state.ended
     assert len(state.attempts) >= 4
     assert {attempt["job"] for attempt in state.attempts} == {job}
-    assert all("walltime" in attempt["ended"]["reason"] for attempt in state.attempts[:-1])
+    reasons = [attempt["ended"]["reason"] for attempt in state.attempts[:-1]]
+    assert all("walltime" in reason or "SIGUSR2" in reason for reason in reasons)
     assert all(sorted(trial.last) == list(range(1, 45)) for trial in state.trials.values())
 
 

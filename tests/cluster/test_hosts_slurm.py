@@ -24,6 +24,13 @@ def kill_raylet(slurm, node):
         os.kill(pid, signal.SIGKILL)
 
 
+def wait_until(condition):
+    end = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < end, f"waited {WAIT_S} s in vain"
+        time.sleep(0.02)
+
+
 def drain(slurm, node):
     slurm.run("scontrol", "update", f"nodename={node}", "state=drain", "reason=test")
 
@@ -133,9 +140,62 @@ def test_the_host_with_the_head_is_lost(slurm, sweep, measure, fault):
         slurm.node("crash", before.attempts[0]["host"])
 
 
+def test_the_heads_host_is_lost_and_slurm_refuses_to_requeue(slurm, sweep, submit, measure):
+    """The job is cancelled, the log of another host says why and how to go on, and that goes on."""
+    job = sweep.start(2)
+    before = sweep.goes_on()
+    slurm.run("scontrol", "update", f"jobid={job}", "requeue=0")
+    t0 = time.time()
+    slurm.node("crash", before.attempts[0]["host"])
+    assert slurm.wait(job, timeout=WAIT_S) == "CANCELLED"
+    measure(fault="head's host: crash, requeue refused", seconds=time.time() - t0)
+    said = (sweep.run / "submitit" / f"{job}_1_log.out").read_text()
+    assert "SLURM refused to requeue" in said
+    assert f"job {job} is cancelled; go on with submit.py --resume {sweep.run}" in said
+    slurm.idle()
+    job = json.loads(submit("--resume", sweep.run, "--json").stdout)["job"]
+    sweep.goes_on(**{trial.id: trial.epochs for trial in before.trials.values()})
+    sweep.stop(job)
+
+
+def test_the_host_of_rank_0_is_lost_before_there_is_a_head(slurm, sweep, measure):
+    """The other host waits for its word as long as it takes at most, then has the job queued again."""
+    job = sweep.start(2)
+    wait_until(lambda: all(slurm.processes(node, "submitit.core._submit") for node in ("node1", "node2")))
+    slurm.node("crash", slurm.run("squeue", "-h", "-j", job, "-o", "%B").stdout.strip())
+    assert not list(sweep.run.glob("attempts/*/head.json"))
+    t0 = time.time()
+    state = sweep.wait(lambda s: len(s.attempts) == 1, timeout=2 * WAIT_S)
+    measure(fault="head's host: crash before there is a head", seconds=state.attempts[0]["t"] - t0)
+    assert "its host is lost" in (sweep.run / "submitit" / f"{job}_1_log.out").read_text()
+    state = sweep.goes_on()
+    assert [attempt["job"] for attempt in state.attempts] == [job]
+    sweep.stop(job)
+
+
+def test_a_worker_is_added_to_a_sweep_on_one_host(slurm, sweep, submit, measure):
+    """Its Ray listens on loopback alone: it starts again, in the same job, and the worker joins."""
+    job = sweep.start(1)
+    before = sweep.wait(lambda s: any(trial.epochs > 2 for trial in s.trials.values()))
+    t0 = time.time()
+    added = submit("--add-workers", "1", sweep.run, "--json")
+    assert added.returncode == 0, added.stderr
+    [worker] = json.loads(added.stdout)["workers"]
+    state = sweep.goes_on(**{trial.id: trial.epochs for trial in before.trials.values()})
+    assert len({trial.node for trial in state.trials.values()}) == 2
+    assert [attempt["job"] for attempt in state.attempts] == [job, job]
+    assert "workers of other hosts" in state.attempts[0]["ended"]["reason"]
+    assert not any(trial.failures for trial in state.trials.values())
+    joined = {event["job"]: event["t"] for event in read_events(sweep.run / "journal.jsonl")
+              if event["type"] == "worker_joined"}  # fmt: skip
+    assert set(joined) == {job, worker}
+    measure(fault="a worker added to one host", seconds=joined[worker] - t0)
+    sweep.stop(job)
+
+
 def test_seconds_from_the_jobs_start_until_ray_is_ready(slurm, sweep, submit, measure):
-    for hosts in (1, 2, 3):
-        job = sweep.start(1) if hosts == 1 else None
+    for number, hosts in enumerate((1, 2, 3, 3, 2, 1, 1, 2, 3)):
+        job = None if number else sweep.start(1)
         if job is None:
             done = submit("--resume", sweep.run, "--nodes", str(hosts), "--json")
             job = json.loads(done.stdout)["job"]

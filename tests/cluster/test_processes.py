@@ -238,9 +238,9 @@ def test_no_token_in_the_environment_or_on_the_command_line(allocation, tmp_path
     environ = raynode.ray_environment(token, tmp_path, "127.0.0.1", {"RAY_AUTH_TOKEN": "leaked", "PATH": "/bin"})
     assert environ["RAY_AUTH_MODE"] == "token"
     assert "RAY_AUTH_TOKEN" not in environ
-    assert not any("sesame" in text for text in [*environ.values(), *node.command(), *node.command("1.2.3.4:5")])
-    assert "--include-dashboard=false" in node.command()
-    assert "--head" not in node.command("1.2.3.4:5")
+    assert not any("sesame" in text for text in [*environ.values(), *node.arguments(), *node.arguments("1.2.3.4:5")])
+    assert "--include-dashboard=false" in node.arguments()
+    assert "--head" not in node.arguments("1.2.3.4:5")
 
 
 @pytest.mark.parametrize(

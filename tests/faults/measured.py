@@ -12,9 +12,11 @@ import statistics
 import time
 from pathlib import Path
 
+import measured_slurm
+
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = Path(__file__).parent / "results"
-KILLS, CURVE = RESULTS / "kills.jsonl", RESULTS / "curve.json"
+KILLS, SLURM, CURVE = RESULTS / "kills.jsonl", RESULTS / "slurm.jsonl", RESULTS / "curve.json"
 PAGE, FIGURE = ROOT / "docs" / "reliability.md", ROOT / "docs" / "figures" / "resumed_loss.svg"
 BEGIN, END = "<!-- table of tests/faults/measured.py -->", "<!-- end of the table -->"
 WHO = {
@@ -80,10 +82,10 @@ def draw(curve):
     )
 
 
-def write_page(rows):
-    before, _, rest = PAGE.read_text().partition(BEGIN)
-    _, _, after = rest.partition(END)
-    PAGE.write_text(f"{before}{BEGIN}\n\n{table(rows)}\n\n{END}{after}")
+def write_page(begin, text, end):
+    before, _, rest = PAGE.read_text().partition(begin)
+    _, _, after = rest.partition(end)
+    PAGE.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}")
 
 
 def take(folder, machine):
@@ -101,7 +103,8 @@ def main():
     if arguments.take:
         take(arguments.take, arguments.machine)
     if KILLS.exists():
-        write_page(read(KILLS))
+        write_page(BEGIN, table(read(KILLS)), END)
+    write_page(measured_slurm.BEGIN, measured_slurm.slurm_table(read(SLURM)), measured_slurm.END)
     FIGURE.parent.mkdir(exist_ok=True)
     FIGURE.write_text(draw(json.loads(CURVE.read_text())))
 

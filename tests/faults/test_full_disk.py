@@ -87,25 +87,37 @@ def submit(*arguments):
     return subprocess.run(command, capture_output=True, text=True, timeout=1500, check=False)
 
 
+def swept(folder, *more):
+    """Events of a sweep in `folder`, run with submit.py `more`; its end is the test's to judge."""
+    done = submit(*more)
+    return done, read_events(folder / "journal.jsonl")
+
+
 @pytest.mark.ray
 @pytest.mark.faults
 def test_a_full_disk_ends_the_attempt_and_nothing_is_lost(shards, small_disk, tmp_path):
+    """A message and an exit code; with room again --resume goes the way of a sweep that always had it, to the bit.
+
+    With --no-check, since submit.py refuses a disk that is too small from the start."""
     sweep = tmp_path / "small.yaml"
-    sweep.write_text(SWEEP.format(data=shards, epochs=2, trials=4))
-    more = ["--set", "scheduler=FIFO", "--set", "searcher=random", "--set", "num_to_keep=2"]
-    done = submit(sweep, "--cluster", "local", "--run-dir", small_disk / "run", *more)
-    assert done.returncode == 75, done.stderr
-    assert "make room" in done.stderr
-    before = read_events(small_disk / "run" / "journal.jsonl")
-    assert before
-    assert all(t.state != "failed" for t in SweepState(before).trials.values())
-    grow(small_disk)
-    done = submit("--resume", small_disk / "run")
+    sweep.write_text(SWEEP.format(data=shards, epochs=3, trials=5))
+    asked = (sweep, "--cluster", "local", "--no-check", "--deterministic", "2", "--set", "scheduler=FIFO")
+    done, whole = swept(tmp_path / "whole", *asked, "--run-dir", tmp_path / "whole")
     assert done.returncode == 0, done.stderr
-    after = read_events(small_disk / "run" / "journal.jsonl")
+
+    run = small_disk / "run"
+    done, before = swept(run, *asked, "--run-dir", run)
+    assert done.returncode == 75, done.stderr
+    [said] = [line for line in done.stderr.splitlines() if "make room" in line]
+    assert f"submit.py --resume {run}" in said
+    assert any(event["type"] == "reported" for event in before)
+    assert all(trial.state != "failed" for trial in SweepState(before).trials.values())
+    assert not any(event["type"] == "sweep_ended" for event in before)
+
+    grow(small_disk)
+    done, after = swept(run, "--resume", run)
+    assert done.returncode == 0, done.stderr
     assert after[: len(before)] == before
-    state = SweepState(after)
-    assert state.ended
-    assert [sorted(trial.last) for trial in state.trials.values()] == [[1, 2]] * 4
-    assert len(curves(after)) == 8
-    assert sum(row[0] == "finished" for row in course(after)) == 4
+    assert course(after) == course(whole)
+    assert curves(after) == curves(whole)
+    assert len(curves(after)) == 15

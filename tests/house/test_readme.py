@@ -98,7 +98,7 @@ def test_every_command(slurm, shared_tmp):
             run = run or next((shared_tmp / "runs").glob("my-sweep-*")).relative_to(shared_tmp)
         else:  # the bundled demo, whole, has a test of its own: here it only has to get going
             directory = Path(done.stdout.splitlines()[1].split()[1])
-            end = time.monotonic() + 120
+            end = time.monotonic() + 600
             while not SweepState(read_events(directory / "journal.jsonl")).trials:
                 assert time.monotonic() < end, done.stderr
                 time.sleep(0.5)

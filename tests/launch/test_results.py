@@ -137,7 +137,7 @@ def test_an_attempt_that_ended_early_names_the_command_that_goes_on(new_sweep: A
     sweep.train(sweep.suggest(0, "default"), [0.3])
     sweep.event("attempt_ended", attempt="a1", reason="walltime")
     output = show(sweep.close())[1]
-    assert "Unfinished after 13 s in 1 attempt: the last one ended with 'walltime'." in output
+    assert "Unfinished after 13 s in 1 attempt, can be resumed: the last one ended with 'walltime'." in output
     assert "--resume" in output.splitlines()[-1]
     assert "cut off, waits to go on" in line_of(output, "0000")
 

@@ -174,8 +174,8 @@ def test_the_ledger_adds_up(all_fates: Path, show: Show) -> None:
     assert "on trials that went the whole way or are on it, " in ledger_line(replace(ledger, over=False))
 
 
-def test_watch_follows_a_sweep_to_its_end(running_sweep: Path, new_sweep: Any) -> None:
-    """A real process watches while a real journal grows."""
+def test_watch_follows_a_sweep_to_its_rest(running_sweep: Path, new_sweep: Any) -> None:
+    """A real process watches while a real journal grows, past an attempt that another one follows by itself."""
     command = [sys.executable, str(ROOT / "launch" / "results.py"), str(running_sweep), "--watch", "1"]
     watching = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert watching.stdout is not None
@@ -185,9 +185,19 @@ def test_watch_follows_a_sweep_to_its_end(running_sweep: Path, new_sweep: Any) -
     sweep.now = time.time()
     sweep.finish("0005", "completed", "max_epochs")
     sweep.event("attempt_ended", attempt="a1", reason="walltime")
+    said = running_sweep / "attempts" / "a1" / "exit.json"
+    said.parent.mkdir(parents=True)
+    said.write_text('{"code": 75, "again": false, "queued": true}')
+    shown = iter(watching.stdout.readline, "")
+    assert any("6 of 8 trials ended, unfinished" in line for line in shown)
+    sweep.start_attempt("a2")
+    assert any("6 of 8 trials ended, running" in line for line in shown)
+    (said.parents[1] / "a2").mkdir()
+    (said.parents[1] / "a2" / "exit.json").write_text('{"code": 75, "again": false, "queued": false}')
+    sweep.event("attempt_ended", attempt="a2", reason="stopped on request (SIGTERM)")
     sweep.close()
-    rest, _ = watching.communicate(timeout=30)
-    assert watching.returncode == 0
+    rest, _ = watching.communicate(timeout=60)
+    assert watching.returncode == 75
     assert "6 of 8 trials ended, unfinished" in rest
     assert "--resume" in rest.splitlines()[-1]
 
