@@ -64,11 +64,12 @@ def assert_unbroken(run, before):
     return state
 
 
-def exit_code(slurm, job, columns="State,ExitCode"):
-    """State and code as accounting has them, which takes a moment."""
+def exit_code(slurm, job):
+    """State and code of a job, or of one of its steps, as accounting has them, which takes a moment."""
     end = time.monotonic() + 60
     while True:
-        found = slurm.run("sacct", "-X", "-n", "-P", "-j", job, "-o", columns).stdout.splitlines()
+        whole = () if "." in job else ("-X",)
+        found = slurm.run("sacct", *whole, "-n", "-P", "-j", job, "-o", "State,ExitCode").stdout.splitlines()
         if (found and not found[-1].endswith("|0:0")) or time.monotonic() > end:
             return found[-1]
         time.sleep(0.5)
@@ -150,7 +151,7 @@ def test_usr2_a_refused_requeue_and_scancel(slurm, shared_tmp, write_sweep, subm
     measure(fault="scancel", seconds=ended(wait_for_event, run, 2)["t"] - t0)
     assert slurm.wait(job, timeout=90) == "CANCELLED"
     assert "exit code 75" in log_of(run, job)
-    assert exit_code(slurm, job, "State,DerivedExitCode") == "CANCELLED by 0|75:0"  # the job's own is 0
+    assert exit_code(slurm, f"{job}.batch") == "FAILED|75:0"  # of the job itself accounting says CANCELLED and 0
     table, said = waiting.communicate(timeout=WAIT_S)
     assert waiting.returncode == 75, said
     assert "SIGTERM, by scancel or a preemption" in said

@@ -49,7 +49,7 @@ FAULTS = {  # fault of a line -> fault, how it was injected, what was lost, what
         SAVED,
     ),
     "scancel": (
-        "`scancel`", "then `--resume`; `submit.py --wait` and `DerivedExitCode`: 75", AN_EPOCH, SAVED,
+        "`scancel`", "then `--resume`; exit code of `submit.py --wait` and of the batch step: 75", AN_EPOCH, SAVED,
     ),
     "submit.py --stop": ("`submit.py --stop`", "", AN_EPOCH, SAVED),
     "walltime": ("a sweep that needs four jobs of 2 minutes", "", AN_EPOCH, "for the whole sweep"),
