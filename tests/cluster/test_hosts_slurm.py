@@ -178,7 +178,7 @@ def test_a_worker_is_added_to_a_sweep_on_one_host(slurm, sweep, submit, measure)
     job = sweep.start(1)
     before = sweep.wait(lambda s: any(trial.epochs > 2 for trial in s.trials.values()))
     t0 = time.time()
-    added = submit("--add-workers", "1", sweep.run, "--json")
+    added = submit("--add-workers", "1", sweep.run, "--exclude", before.attempts[0]["host"], "--json")
     assert added.returncode == 0, added.stderr
     [worker] = json.loads(added.stdout)["workers"]
     state = sweep.goes_on(**{trial.id: trial.epochs for trial in before.trials.values()})
