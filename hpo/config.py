@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from hpo.bundled import BUNDLED, PlannedData, bundled_directory
-from hpo.data.manifest import DataSummary, describe
+from hpo.data.manifest import HDF5_ENDINGS, DataSummary, describe
 from hpo.errors import UsageError
 from hpo.layout import SweepDirectory, absolute
 from hpo.measures import check_measured, parse_constraints, parse_objectives
@@ -319,6 +319,11 @@ def _find_data(data: Any, base: Path, runs: Path) -> tuple[Path, DataSummary | P
     directory = bundled_directory(runs) if data == BUNDLED else absolute(base / Path(data).expanduser())
     if data == BUNDLED and not directory.exists():
         return directory, PlannedData()
+    if directory.suffix.lower() in HDF5_ENDINGS and directory.is_file():
+        raise UsageError(
+            f"data {directory} is an HDF5 file; `python launch/prepare.py {directory} --out DATA --link` makes it "
+            "known as it is in a moment, without --link it makes shards of it, which are read faster: then name DATA."
+        )
     summary = describe(directory)
     for split in ("train", "validation"):
         if not summary.splits.get(split):

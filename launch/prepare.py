@@ -24,6 +24,7 @@ from hpo.errors import UsageError
 from launch.terminal import Progress, command, say, whole_number
 
 if TYPE_CHECKING:
+    from hpo.data.listing import Source
     from hpo.data.manifest import DataSummary
 
 _DAMAGED = 3
@@ -145,6 +146,12 @@ def _add_source_options(group: argparse._ArgumentGroup) -> None:
         metavar="NAME=TYPE",
         help="numerical, categorical or null (left out), where what is found is not what you mean",
     )
+    group.add_argument(
+        "--link",
+        action="store_true",
+        help="of an HDF5 file: write down labels and splits only, and have trials read the images from the file, "
+        "slower; it must stay as it is",
+    )
     group.add_argument("--images-key", default="images", metavar="NAME", help="HDF5 dataset of images (default images)")
     group.add_argument("--labels-key", default="labels", metavar="NAME", help="HDF5 dataset of labels (default labels)")
     group.add_argument(
@@ -169,7 +176,6 @@ def _make(arguments: argparse.Namespace) -> int:
     from hpo.data.bundled import ensure_demo_data
     from hpo.data.manifest import describe
     from hpo.data.sources import find_source
-    from hpo.data.write import prepare
 
     started, progress = time.monotonic(), _Bars("preparing")
     if arguments.demo:
@@ -178,20 +184,34 @@ def _make(arguments: argparse.Namespace) -> int:
     else:
         say(f"listing {arguments.images}")
         source = find_source(arguments.images, _source_options(arguments))
-        say(f"{len(source.listing)} images, {source.listing.task}, {arguments.encoding}{_sizing(arguments)}")
-        workers = arguments.workers or _cpus()
-        summary = prepare(
-            source,
-            arguments.out,
-            _recipe(arguments),
-            workers,
-            strict=arguments.strict,
-            tell=say,
-            progress=progress.update,
-        )
+        stored = "linked" if arguments.link else f"{arguments.encoding}{_sizing(arguments)}"
+        say(f"{len(source.listing)} images, {source.listing.task}, {stored}")
+        summary = _link(source, arguments) if arguments.link else _prepare(source, arguments, progress)
     progress.close()
     _print_summary(summary, time.monotonic() - started, arguments.json)
     return 0
+
+
+def _prepare(source: Source, arguments: argparse.Namespace, progress: _Bars) -> DataSummary:
+    from hpo.data.write import prepare
+
+    return prepare(
+        source,
+        arguments.out,
+        _recipe(arguments),
+        arguments.workers or _cpus(),
+        strict=arguments.strict,
+        tell=say,
+        progress=progress.update,
+    )
+
+
+def _link(source: Source, arguments: argparse.Namespace) -> DataSummary:
+    from hpo.data.link import link_file
+
+    given = {"encoding", "size", "max_side", "shard_size", "strict", "workers"}
+    _require_only(arguments, "--link leaves images as they are", set(vars(arguments)) - given)
+    return link_file(source, arguments.out, _recipe(arguments).shares, arguments.seed, say)
 
 
 def _require_only(arguments: argparse.Namespace, what: str, allowed: set[str]) -> None:
@@ -268,7 +288,9 @@ def _print_summary(summary: DataSummary, seconds: float, as_json: bool) -> None:
         return
     counts = ", ".join(f"{count} {split}" for split, count in summary.splits.items() if count)
     what = f"{summary.num_classes} classes" if summary.task == "classification" else f"{summary.num_classes} target(s)"
-    size = f"{summary.num_bytes / 2**20:.0f} MiB in {summary.num_shards} shards"
+    size = f"{summary.num_bytes / 2**20:.0f} MiB in " + (
+        f"{summary.num_shards} shards" if summary.num_shards else "one file"
+    )
     left_out = f", {summary.skipped} images skipped" if summary.skipped else ""
     beside = f" and {_columns(summary.columns)}" if summary.columns else ""
     _print(f"{summary.directory}: {counts}; {what}{beside}; {summary.encoding}, {size}{left_out}")

@@ -67,7 +67,9 @@ def make_vlen(work: Path, name: str) -> Path:
     path = work / f"vlen-{name}.h5"
     if not path.is_file():
         with h5py.File(path, "w") as file:
-            found = [np.frombuffer(data, np.uint8) for data, _ in samples(work, name)]
+            pairs = [(np.frombuffer(data, np.uint8), label) for data, label in samples(work, name)]
+            found, labels = zip(*pairs, strict=True)
+            file["labels"] = labels
             dataset = file.create_dataset("images", (len(found),), h5py.vlen_dtype(np.uint8))
             for i, data in enumerate(found):
                 dataset[i] = data

@@ -21,25 +21,39 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from bench.data.photographs import BATCH, SCALE, SIZES, make_folder, make_shards, make_tars, samples
+from bench.data.photographs import BATCH, SCALE, SIZES, make_folder, make_shards, make_tars, make_vlen, samples
 
 EPOCHS = {"full": 1, "224": 2, "64": 6}
 
 
-def _our_parts(work, name, workers):
+def _our_parts(work, name, workers, place=None):
     import torch
 
     from hpo.data.read import open_split
     from hpo.trial.augment import Augmentation
-    from hpo.trial.loader import Delivery, Loader
+    from hpo.trial.loader import Loader
+    from hpo.trial.pixels import Delivery
 
-    shards = open_split(work / f"shards-{name}", "train")
+    shards = open_split(place or work / f"shards-{name}", "train")
     loader = Loader(shards, torch.arange(len(shards)), Delivery(SIZES[name], False, False), BATCH, workers)
     return loader, Augmentation(("random_resized_crop", "random_horizontal_flip"), SCALE[0], 0)
 
 
 def ours(work, name, workers):
     loader, spec = _our_parts(work, name, workers)
+    return lambda epoch: (batch.images for batch in loader.training(spec.at(epoch + 1)))
+
+
+def linked(work, name, workers):
+    """The same files in somebody else's HDF5 file, variable-length, read where it lies."""
+    from hpo.data.link import link_file
+    from hpo.data.sources import find_source
+    from hpo.data.split import Shares
+
+    place = work / f"linked-{name}"
+    if not place.is_dir():
+        link_file(find_source(make_vlen(work, name)), place, Shares(0, 0), 0)
+    loader, spec = _our_parts(work, name, workers, place)
     return lambda epoch: (batch.images for batch in loader.training(spec.at(epoch + 1)))
 
 
@@ -176,6 +190,7 @@ def ffcv(work, name, workers):
 PIPELINES = {
     "slurmtune": ours,
     "slurmtune-processes": ours_in_processes,
+    "slurmtune-linked": linked,
     "timm": timm_folder,
     "torchvision": torchvision_folder,
     "webdataset": webdataset,

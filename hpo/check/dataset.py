@@ -40,8 +40,8 @@ def read_facts(config: SweepConfig) -> DataFacts:
         planned = PlannedData()
         return DataFacts(planned.num_classes, planned.splits["train"], planned.splits["validation"], planned.image_size)
     manifest = read_manifest(config.data)
-    splits, size = manifest.splits, sum(shard.size for shard in manifest.shards)
-    shape = manifest.image_size if manifest.encoding == "raw" else None
+    splits, size = manifest.splits, manifest.num_bytes
+    shape = manifest.image_size if manifest.encoding != "jpeg" else None
     return DataFacts(manifest.num_classes, splits["train"], splits["validation"], shape, manifest.columns, size)
 
 
@@ -56,10 +56,14 @@ def check_dataset(config: SweepConfig, facts: DataFacts, findings: Findings, on_
         if deep:
             _check_deeply(config.data)
         read = "every byte as written" if deep else "as large as written"
+        where = f"{len(manifest.shards)} shards of {facts.num_bytes / 1e6:.4g} MB, {read}"
+        if manifest.link:
+            where = f"{manifest.link.path} of {facts.num_bytes / 1e6:.4g} MB, " + _describe_link(deep)
         findings.ok("data", f"{config.data}: {facts.train} training and {facts.validation} validation samples in "
-                            f"{len(manifest.shards)} shards of {facts.num_bytes / 1e6:.4g} MB, {read}")  # fmt: skip
-    if on_slurm and lies_on_one_host(config.data):
-        findings.warn("data", f"data {config.data} lies where each host has files of its own: compute nodes will not "
+                            f"{where}")  # fmt: skip
+    places = [config.data, *([Path(manifest.link.path)] if manifest.link else [])]
+    if on_slurm and (hidden := next((place for place in places if lies_on_one_host(place)), None)):
+        findings.warn("data", f"data {hidden} lies where each host has files of its own: compute nodes will not "
                               "see it; move it to shared storage.")  # fmt: skip
     if facts.validation < _FEW:
         findings.warn("data", f"only {facts.validation} validation samples: which trial is best is mostly chance; "
@@ -70,11 +74,13 @@ def check_dataset(config: SweepConfig, facts: DataFacts, findings: Findings, on_
 
 
 def check_shards(directory: Path, manifest: Manifest) -> None:
-    """Every shard is there, as large as it was written, readable, and begins as HDF5 does.
+    """Every shard is there, as large as it was written, readable, and begins as HDF5 does; a linked file as it was.
 
     Raises:
         DataError: one is not; names the first and counts the others.
     """
+    if manifest.link:
+        manifest.link.file(directory)
     wrong = [problem for shard in manifest.shards if (problem := _what_is_wrong(directory / shard.path, shard))]
     if wrong:
         more = f" (and {len(wrong) - 1} more shards)" if len(wrong) > 1 else ""
@@ -102,6 +108,10 @@ def _check_deeply(directory: Path) -> None:
     if damages:
         more = f" (and {len(damages) - 1} more damages)" if len(damages) > 1 else ""
         raise DataError(f"data {directory}: {damages[0]}{more}; `prepare.py --check {directory}` lists them.")
+
+
+def _describe_link(deep: bool) -> str:
+    return "every image of which can be read" if deep else "linked, not copied; read through HDF5"
 
 
 def lies_on_one_host(path: Path) -> bool:

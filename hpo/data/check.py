@@ -30,12 +30,15 @@ class Damage:
 
 
 def check(directory: Path, workers: int, progress: Progress = be_quiet) -> list[Damage]:
-    """Reads everything: the sha256 of each file, offsets, labels, the crc32 of each sample. Empty when all is sound.
+    """Reads everything: the sha256 of each file, offsets, labels, the crc32 of each sample; of a linked file, which has
+    no checksums, every image. Empty when all is sound.
 
     Raises:
         DataError: there is no readable manifest to check against.
     """
     manifest = read_manifest(directory)
+    if manifest.link:
+        return _check_link(directory, manifest, progress)
     found: list[Damage] = []
     total, done = sum(manifest.splits.values()), 0
     with Crew(max(1, min(workers, len(manifest.shards)))) as crew:
@@ -43,6 +46,24 @@ def check(directory: Path, workers: int, progress: Progress = be_quiet) -> list[
         for record, damages in zip(manifest.shards, crew.in_order(look, range(len(manifest.shards))), strict=True):
             found += damages
             done += record.num_samples
+            progress(done, total, "images", f"{len(found)} damages" if found else "")
+    return found
+
+
+def _check_link(directory: Path, manifest: Manifest, progress: Progress) -> list[Damage]:
+    from hpo.data.linked import LinkedSet
+
+    found: list[Damage] = []
+    total, done = sum(manifest.splits.values()), 0
+    for split, count in manifest.splits.items():
+        images = LinkedSet(directory, manifest, split) if count else None
+        for number in range(count):
+            assert images
+            try:
+                images.pixels(number)
+            except DataError as error:
+                found.append(Damage(images.link.path, int(images.sample_ids[number]), str(error)))
+            done += 1
             progress(done, total, "images", f"{len(found)} damages" if found else "")
     return found
 

@@ -34,7 +34,7 @@ import h5py
 import numpy as np
 
 from hpo.data.convert import Converted, StoredImages, joined
-from hpo.data.manifest import FORMAT, FORMAT_VERSION, IMAGES_ONLY, ShardRecord
+from hpo.data.manifest import FORMAT, FORMAT_VERSION, IMAGES_ONLY, WITH_TABLE, ShardRecord
 from hpo.errors import DataError
 
 
@@ -175,7 +175,7 @@ def _payload_sha256(columns: Iterable[Sequence[StoredImages]], rows: dict[str, n
 
 def _write_attributes(file: h5py.File, header: ShardHeader, num_samples: int, checksum: str) -> None:
     file.attrs["format"] = FORMAT
-    file.attrs["format_version"] = FORMAT_VERSION if header.has_table else IMAGES_ONLY
+    file.attrs["format_version"] = WITH_TABLE if header.has_table else IMAGES_ONLY
     file.attrs["encoding"] = header.encoding
     file.attrs["split"] = header.split
     file.attrs["shard_index"] = header.shard_index

@@ -37,6 +37,15 @@ class Hdf5Loader:
         return value.transpose(1, 2, 0) if self.layout == "NCHW" else value
 
 
+def image_shape(loader: Hdf5Loader) -> tuple[int, int] | None:
+    """(height, width) of the images where they are pixels, None where they are encoded files."""
+    if loader.layout == "encoded":
+        return None
+    with open_hdf5(Path(loader.path)) as file:
+        shape = file[loader.key].shape
+    return (shape[2], shape[3]) if loader.layout == "NCHW" else (shape[1], shape[2])
+
+
 @functools.lru_cache(maxsize=1)
 def _open_dataset(path: str, key: str, mtime_ns: int) -> h5py.Dataset:
     """Opened once in each process, and open until it ends: opening costs more than reading an image."""

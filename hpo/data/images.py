@@ -42,12 +42,16 @@ class BadImage(Exception):
 
 @dataclass(frozen=True)
 class ImagePolicy:
-    """`encoding` 'jpeg' or 'raw'. With `size` the short side becomes so many pixels, and of raw images the middle
-    square is kept; without, a long side above `max_side` is shrunk to it. None: as it is."""
+    """`encoding` 'jpeg', 'raw', or 'link': pixels of images that stay elsewhere. With `size` the short side becomes so
+    many pixels, and of raw images the middle square is kept; without, a long side above `max_side` is shrunk to it.
+    None: as it is."""
 
     encoding: str
     size: int | None
     max_side: int | None
+
+
+AS_IT_IS = ImagePolicy("link", None, None)
 
 
 def store(content: bytes | np.ndarray, policy: ImagePolicy) -> tuple[bytes, tuple[int, int, int]]:
@@ -162,7 +166,7 @@ def _pack(
     if policy.encoding == "raw":
         image = _middle_square(image)
     pixels = np.ascontiguousarray(image)
-    if policy.encoding == "raw":
+    if policy.encoding != "jpeg":
         return pixels.tobytes(), (pixels.shape[0], pixels.shape[1], 3)
     chroma = "444" if min(pixels.shape[:2]) < _FULL_CHROMA_BELOW else "420"
     encoded = simplejpeg.encode_jpeg(pixels, QUALITY, "RGB", chroma)

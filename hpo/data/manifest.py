@@ -15,11 +15,16 @@ from hpo.errors import DataError
 from hpo.layout import write_json
 
 FORMAT = "hpoh5"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 IMAGES_ONLY = 1  # the version of data without further columns, which older programs read too
+WITH_TABLE = 2  # of rows of a table
+LINKED = 3  # of images that stay in somebody else's HDF5 file
 SPLITS = ("train", "validation", "test")
 MANIFEST = "manifest.json"
 SKIPPED = "skipped.csv"
+LINK = "link"  # the encoding of linked images: whatever the other file has
+INDEX = "index.npz"  # of linked images: rows, splits and labels
+HDF5_ENDINGS = (".h5", ".hdf5", ".hdf", ".he5")
 WORK = ".prepare"  # what an unfinished prepare.py keeps there; gone when it is done
 
 T = TypeVar("T")
@@ -41,6 +46,38 @@ class ShardRecord:
     payload_sha256: str
     num_samples: int
     data_offset: dict[str, int | None]
+
+
+@dataclass(frozen=True)
+class Link:
+    """Somebody else's HDF5 file of images and its state when it was linked. `key`: the dataset of images; `layout`: see
+    hpo.data.hdf5_source; `index_sha256`: of INDEX, which says what of it belongs to which split."""
+
+    path: str
+    size: int
+    mtime_ns: int
+    key: str
+    layout: str
+    index_sha256: str
+
+    def file(self, directory: Path) -> Path:
+        """Where it is: beside the manifest, as in a node's copy, or where it was linked.
+
+        Raises:
+            DataError: it is gone, or not as it was.
+        """
+        beside = directory / Path(self.path).name
+        found = beside if beside.is_file() else Path(self.path)
+        try:
+            status = found.stat()
+        except OSError as error:
+            raise DataError(f"{found}, linked by {directory}, cannot be read: {error.strerror}.") from None
+        if (status.st_size, status.st_mtime_ns) != (self.size, self.mtime_ns):
+            raise DataError(
+                f"{found} changed since {directory} linked it (size or modification time); put it back, or link it "
+                "anew into another directory by prepare.py --link."
+            )
+        return found
 
 
 @dataclass(frozen=True)
@@ -84,15 +121,23 @@ class Manifest:
     shards: tuple[ShardRecord, ...]
     format_version: int = IMAGES_ONLY
     columns: dict[str, Any] | None = None
+    link: Link | None = None
+
+    @property
+    def num_bytes(self) -> int:
+        return self.link.size if self.link else sum(shard.size for shard in self.shards)
 
 
 def describe(directory: str | Path) -> DataSummary:
     """What the data directory holds, read from its manifest alone.
 
     Raises:
-        DataError: no such directory, no finished data in it, a damaged manifest, or one of a newer format.
+        DataError: no such directory, no finished data in it, a damaged manifest, or one of a newer format; a linked
+            file is gone or changed.
     """
     manifest = read_manifest(directory)
+    if manifest.link:
+        manifest.link.file(Path(directory))
     return DataSummary(
         directory=Path(directory),
         task=manifest.task,
@@ -104,7 +149,7 @@ def describe(directory: str | Path) -> DataSummary:
         fingerprint=manifest.fingerprint,
         format_version=manifest.format_version,
         num_shards=len(manifest.shards),
-        num_bytes=sum(shard.size for shard in manifest.shards),
+        num_bytes=manifest.num_bytes,
         skipped=manifest.skipped,
         duplicates_across_splits=manifest.duplicates_across_splits,
         columns=manifest.columns,
@@ -114,8 +159,9 @@ def describe(directory: str | Path) -> DataSummary:
 def write_manifest(directory: Path, manifest: Manifest) -> None:
     """Writes manifest.json whole. It is the last file of a data directory: with it the data is complete."""
     values = asdict(manifest)
-    if manifest.columns is None:
-        del values["columns"]
+    for name in ("columns", "link"):
+        if values[name] is None:
+            del values[name]
     write_json(directory / MANIFEST, {"format": FORMAT, **values})
 
 
@@ -160,7 +206,7 @@ def _parse(value: Any, path: Path) -> Manifest:
         class_names=_list_of(value, "class_names", str),
         num_classes=_field(value, "num_classes", int),
         splits={split: _field(_field(value, "splits", dict), split, int) for split in SPLITS},
-        encoding=_one_of(value, "encoding", ("jpeg", "raw")),
+        encoding=_one_of(value, "encoding", ("jpeg", "raw", LINK)),
         image_size=_image_size(value),
         fingerprint=_field(value, "fingerprint", str),
         source=_field(value, "source", dict),
@@ -169,6 +215,7 @@ def _parse(value: Any, path: Path) -> Manifest:
         shards=tuple(_shard(shard) for shard in _list_of(value, "shards", dict)),
         format_version=version,
         columns=_columns(value) if "columns" in value else None,
+        link=_link(value) if "link" in value else None,
     )
     _require_consistent(manifest)
     return manifest
@@ -177,8 +224,10 @@ def _parse(value: Any, path: Path) -> Manifest:
 def _require_consistent(manifest: Manifest) -> None:
     for split, count in manifest.splits.items():
         found = sum(shard.num_samples for shard in manifest.shards if shard.split == split)
-        if found != count:
+        if found != count and not manifest.link:
             raise ValueError(f"split {split!r} has {count} samples, its shards have {found}")
+    if (manifest.encoding == LINK) != (manifest.link is not None):
+        raise ValueError(f"encoding {manifest.encoding!r} and 'link' do not agree")
     if manifest.encoding == "raw" and manifest.image_size is None:
         raise ValueError("raw images without 'image_size'")
     if manifest.task == "classification" and len(manifest.class_names) != manifest.num_classes:
@@ -202,6 +251,12 @@ def _shard(value: dict[str, Any]) -> ShardRecord:
         num_samples=_field(value, "num_samples", int),
         data_offset=offsets,
     )
+
+
+def _link(value: dict[str, Any]) -> Link:
+    link = _field(value, "link", dict)
+    kinds: dict[str, type] = {"path": str, "size": int, "mtime_ns": int, "key": str, "layout": str, "index_sha256": str}
+    return Link(**{name: _field(link, name, kind) for name, kind in kinds.items()})
 
 
 def _columns(value: dict[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from hpo.data.manifest import MANIFEST, Manifest, ShardRecord, read_manifest
+from hpo.data.manifest import INDEX, MANIFEST, Link, Manifest, ShardRecord, read_manifest
 from hpo.data.storage import LOCAL_DIRS_VARIABLE, free_bytes, is_shared, local_directories
 from hpo.errors import DataError, UsageError
 
@@ -143,7 +143,7 @@ def _release_all() -> None:
 
 def _make_copy(directory: Path, manifest: Manifest, target: Path) -> None:
     """Copies below another name and renames; the lock is ours alone."""
-    needed = sum(record.size for record in manifest.shards)
+    needed = manifest.num_bytes
     building = target.with_name(f".{target.name}.copying")
     shutil.rmtree(building, ignore_errors=True)  # of a process that was killed
     free = free_bytes(target.parent)
@@ -154,12 +154,24 @@ def _make_copy(directory: Path, manifest: Manifest, target: Path) -> None:
         building.mkdir(mode=0o700)
         for record in manifest.shards:
             _copy_shard(directory / record.path, building / record.path, record)
+        if manifest.link:
+            _copy_link(directory, building, manifest.link)
         shutil.copyfile(directory / MANIFEST, building / MANIFEST)
         building.rename(target)
     except BaseException:
         shutil.rmtree(building, ignore_errors=True)
         raise
     logger.info("%d MiB copied to %s in %.0f s", needed >> 20, target, time.monotonic() - started)
+
+
+def _copy_link(directory: Path, building: Path, link: Link) -> None:
+    target = building / Path(link.path).name
+    shutil.copyfile(link.file(directory), target)
+    if target.stat().st_size != link.size:
+        raise DataError(f"{link.path} changed while it was copied; leave data alone while a sweep reads it.")
+    link.file(directory)  # not changed meanwhile
+    os.utime(target, ns=(link.mtime_ns, link.mtime_ns))
+    shutil.copyfile(directory / INDEX, building / INDEX)
 
 
 def _copy_shard(source: Path, target: Path, record: ShardRecord) -> None:

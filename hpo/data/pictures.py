@@ -13,7 +13,7 @@ class Pictures:
     Attributes:
         present: bool (N, columns), whether a row has the image; only such a one may be read.
         sample_ids: uint64 (N * columns,), by which each image is augmented on its own.
-        heights, widths, image_shape: see ShardSet.
+        heights, widths, image_shape, sized: see ShardSet.
     """
 
     def __init__(self, shards: ShardSet) -> None:
@@ -24,7 +24,7 @@ class Pictures:
         self.present = np.stack([column.present for column in self._columns], axis=1)
         ids = shards.sample_ids.astype(np.uint64)[:, None] * np.uint64(count) + np.arange(count, dtype=np.uint64)
         self.sample_ids = ids.ravel()
-        self.image_shape = shards.image_shape
+        self.image_shape, self.sized = shards.image_shape, shards.sized
         self.heights, self.widths = (
             np.stack([getattr(column, name) for column in self._columns], axis=1).ravel()
             for name in ("heights", "widths")
@@ -41,6 +41,14 @@ class Pictures:
     def read_bytes(self, i: int) -> bytes:
         row, column = divmod(i, len(self._columns))
         return self._columns[column].read_bytes(row)
+
+    def content(self, i: int) -> bytes | np.ndarray:
+        row, column = divmod(i, len(self._columns))
+        return self._columns[column].content(row)
+
+    def pixels(self, i: int) -> np.ndarray:
+        row, column = divmod(i, len(self._columns))
+        return self._columns[column].pixels(row)
 
     def name(self, i: int) -> str:
         """'shard PATH sample N', and of several image columns which."""

@@ -33,7 +33,7 @@ def columns_of(meta: Mapping[str, Any]) -> Columns | None:
 def pixels_of(content: bytes | np.ndarray, policy: ImagePolicy) -> np.ndarray:
     """`content`, an encoded file or pixels, after the road through a shard made with `policy`."""
     stored, shape = store(content, policy)
-    return np.frombuffer(stored, np.uint8).reshape(shape) if policy.encoding == "raw" else decode_rgb(stored)
+    return np.frombuffer(stored, np.uint8).reshape(shape) if policy.encoding != "jpeg" else decode_rgb(stored)
 
 
 class StoredSamples:
@@ -46,7 +46,6 @@ class StoredSamples:
     def __init__(self, shards: ShardSet, columns: Columns | None) -> None:
         self._shards: ShardSet | Pictures = shards
         self._encoded: tuple[np.ndarray, np.ndarray] | None = None
-        self._shape = shards.image_shape
         if columns is None:
             return
         name, own = f"{shards.directory}", shards.columns
@@ -58,15 +57,11 @@ class StoredSamples:
 
     def load(self, number: int) -> np.ndarray | TableRow:
         if self._encoded is None:
-            return self._pixels(number)
+            return self._shards.pixels(number)
         assert isinstance(self._shards, Pictures)
         there = self._shards.present[number]
-        images = (self._pixels(number * self._wide + place) if there[place] else None for place in self._places)
+        images = (self._shards.pixels(number * self._wide + place) if there[place] else None for place in self._places)
         return TableRow(tuple(images), *(cells[number] for cells in self._encoded))
-
-    def _pixels(self, number: int) -> np.ndarray:
-        content = self._shards.read_bytes(number)
-        return np.frombuffer(content, np.uint8).reshape(self._shape) if self._shape else decode_rgb(content)
 
 
 class TableRows:

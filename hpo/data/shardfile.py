@@ -9,10 +9,9 @@ import threading
 from pathlib import Path
 from typing import Any, Protocol
 
-import h5py
 import numpy as np
 
-from hpo.data.format import open_hdf5
+from hpo.data.libhdf5 import LOCK, OpenDataset
 from hpo.errors import DataError
 
 
@@ -88,19 +87,15 @@ class ContiguousFile:
 
 
 class RepackedFile:
-    """Chunked or compressed by h5repack or the like: each image through libhdf5, which serves one thread at a time.
-
-    A process opens the file for itself at its first read: what libhdf5 keeps of an open file does not survive a fork.
-    """
+    """Chunked or compressed by h5repack or the like: each image through libhdf5, one thread at a time."""
 
     def __init__(self, path: Path, name: str) -> None:
         self._path, self._name = path, name
-        self._opened: tuple[int, h5py.Dataset] | None = None
-        self._lock = threading.Lock()
+        self._dataset = OpenDataset(path, name)
 
     def read(self, begin: int, size: int) -> bytes:
-        with self._lock:
-            dataset = self._dataset()
+        with LOCK:
+            dataset = self._dataset.get()
             if dataset.ndim == 1:
                 return dataset[begin : begin + size].tobytes()
             return dataset[begin // size].tobytes()  # one row at a time: fancy indexing is slower
@@ -112,15 +107,7 @@ class RepackedFile:
         return False  # read_bytes compares every checksum anyway
 
     def close(self) -> None:
-        with self._lock:
-            opened, self._opened = self._opened, None
-        if opened and opened[0] == os.getpid():
-            opened[1].file.close()
-
-    def _dataset(self) -> h5py.Dataset:
-        if self._opened is None or self._opened[0] != os.getpid():
-            self._opened = (os.getpid(), open_hdf5(self._path)[self._name])
-        return self._opened[1]
+        self._dataset.close()
 
     def __getstate__(self) -> dict[str, Any]:
         return {"_path": self._path, "_name": self._name}

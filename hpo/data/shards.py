@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import bisect
 import logging
+import sys
 import zlib
 from pathlib import Path
 
 import numpy as np
 
 from hpo.data.columns import Columns
+from hpo.data.decode import decode_rgb
 from hpo.data.format import dataset_name
 from hpo.data.manifest import Manifest, ShardRecord, read_manifest
 from hpo.data.shardfile import ContiguousFile, RepackedFile, ShardFile
@@ -27,6 +29,7 @@ class ShardSet:
         sample_ids: uint64 (N,), the same sample's number in any preparation of the same source.
         heights, widths: int64 (N,), pixels of each image as stored.
         image_shape: (height, width, 3) of raw images, None for encoded ones.
+        sized: whether heights and widths are known, as they are of all shards.
         num_classes: classes, or label columns in regression; class_names, task, encoding, fingerprint: see DataSummary.
         columns: of rows of a table, else None; then numbers float64 (N, n), NaN where missing, codes int32 (N, c), see
             hpo.data.columns, and present bool (N,): whether the row has an image in this image column.
@@ -39,14 +42,7 @@ class ShardSet:
         """`column`: which image column of a table to read; data of images alone have the one. Numbers and codes come
         with the first."""
         manifest = read_manifest(directory)
-        if not manifest.splits.get(split):
-            there = ", ".join(f"{name} ({count})" for name, count in manifest.splits.items() if count)
-            raise DataError(f"{directory} has no split {split!r}; it has {there}.")
-        self.directory, self.split = directory, split
-        self.task, self.encoding, self.fingerprint = manifest.task, manifest.encoding, manifest.fingerprint
-        self.class_names, self.num_classes = manifest.class_names, manifest.num_classes
-        self.image_shape = (*manifest.image_size, 3) if manifest.image_size else None
-        self.columns = Columns.from_json(manifest.columns) if manifest.columns else None
+        self._describe(directory, manifest, split)
         self._files: list[ShardFile] = []
         records = [record for record in manifest.shards if record.split == split and record.num_samples]
         paths = [directory / record.path for record in records]
@@ -58,6 +54,16 @@ class ShardSet:
         if self.columns and column == 0:
             cells = [read_cells(path, record, manifest, places) for path, record, places in shards]
             self.numbers, self.codes = (np.concatenate(parts) for parts in zip(*cells, strict=True))
+
+    def _describe(self, directory: Path, manifest: Manifest, split: str) -> None:
+        if not manifest.splits.get(split):
+            there = ", ".join(f"{name} ({count})" for name, count in manifest.splits.items() if count)
+            raise DataError(f"{directory} has no split {split!r}; it has {there}.")
+        self.directory, self.split, self.sized = directory, split, True
+        self.task, self.encoding, self.fingerprint = manifest.task, manifest.encoding, manifest.fingerprint
+        self.class_names, self.num_classes = manifest.class_names, manifest.num_classes
+        self.image_shape = (*manifest.image_size, 3) if manifest.image_size else None
+        self.columns = Columns.from_json(manifest.columns) if manifest.columns else None
 
     def _open(
         self, path: Path, record: ShardRecord, manifest: Manifest, offsets: Offsets | None, column: int
@@ -111,6 +117,29 @@ class ShardSet:
             raise DataError(f"{self.name(i)} is damaged (crc32); copy the shard again or run prepare.py anew.")
         return data
 
+    def content(self, i: int) -> bytes | np.ndarray:
+        """Image `i` as it is kept: an encoded file, or pixels.
+
+        Raises:
+            IndexError, DataError: as read_bytes.
+        """
+        data = self.read_bytes(i)
+        return data if self.image_shape is None else np.frombuffer(data, np.uint8).reshape(self.image_shape)
+
+    def pixels(self, i: int) -> np.ndarray:
+        """Image `i`, uint8 (height, width, 3), not to be written to.
+
+        Raises:
+            IndexError, DataError: as read_bytes; or it cannot be decoded.
+        """
+        content = self.content(i)
+        if isinstance(content, np.ndarray):
+            return content
+        try:
+            return decode_rgb(content)
+        except DataError as error:
+            raise DataError(f"{self.name(i)} cannot be decoded: {error}") from None
+
     def gather(self, indices: np.ndarray, out: np.ndarray) -> None:
         """Copies raw images into a batch.
 
@@ -121,12 +150,7 @@ class ShardSet:
             ValueError: `out` has another shape or type. IndexError: an index out of range.
             DataError: a shard was changed meanwhile.
         """
-        if self.image_shape is None:
-            raise TypeError(f"gather is for raw images, {self.directory} holds {self.encoding}")
-        if out.shape != (len(indices), *self.image_shape) or out.dtype != np.uint8:
-            raise ValueError(f"out is {out.dtype} {out.shape}, expected uint8 {(len(indices), *self.image_shape)}")
-        if len(indices) and (indices.min() < 0 or indices.max() >= len(self)):
-            raise IndexError(f"indices {indices.min()} to {indices.max()} of {len(self)}")
+        self._check_gather(indices, out)
         shards = np.searchsorted(self._starts, indices, side="right") - 1
         maps = {shard: self._map(shard) for shard in np.unique(shards).tolist()}
         only = maps.get(0) if len(self._files) == 1 else None
@@ -141,6 +165,14 @@ class ShardSet:
             else:
                 out[place] = found[row]
 
+    def _check_gather(self, indices: np.ndarray, out: np.ndarray) -> None:
+        if self.image_shape is None:
+            raise TypeError(f"gather is for raw images, {self.directory} holds {self.encoding}")
+        if out.shape != (len(indices), *self.image_shape) or out.dtype != np.uint8:
+            raise ValueError(f"out is {out.dtype} {out.shape}, expected uint8 {(len(indices), *self.image_shape)}")
+        if len(indices) and (indices.min() < 0 or indices.max() >= len(self)):
+            raise IndexError(f"indices {indices.min()} to {indices.max()} of {len(self)}")
+
     def _map(self, shard: int) -> np.ndarray | None:
         """The images of a shard in memory, or None if each has to be read, and compared with its checksum."""
         file, first = self._files[shard], self._starts[shard]
@@ -154,7 +186,7 @@ class ShardSet:
             file.close()
 
     def __del__(self) -> None:
-        if "_files" in self.__dict__:  # not after an __init__ that failed early
+        if "_files" in self.__dict__ and not sys.is_finalizing():  # not after an __init__ that failed early
             self.close()
 
     def name(self, i: int) -> str:

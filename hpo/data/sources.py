@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hpo.data.folder_source import from_folder, from_zip
 from hpo.data.listing import Source
+from hpo.data.manifest import HDF5_ENDINGS
 from hpo.data.table_source import TableOptions, from_table
 from hpo.errors import DataError, UsageError
 
@@ -20,7 +21,6 @@ _OF_TABLES = {  # our options that are for CSV files -> TableOptions' names
     "column_types": "types",
 }
 _SINGULAR = {"image_columns": "image_column", "label_columns": "label_column", "column_types": "column_type"}
-_HDF5 = (".h5", ".hdf5", ".hdf", ".he5")
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def find_source(path: Path, options: SourceOptions | None = None) -> Source:
         _require_fitting(path, options, {*_OF_TABLES, "task"})
         chosen = {name: getattr(options, field) for field, name in _OF_TABLES.items()}
         return from_table(path, TableOptions(task=options.task, **chosen))
-    if ending in _HDF5:
+    if ending in HDF5_ENDINGS:
         _require_fitting(path, options, {"images_key", "labels_key", "task"})
         from hpo.data.hdf5_source import from_hdf5
 
@@ -64,7 +64,9 @@ def find_source(path: Path, options: SourceOptions | None = None) -> Source:
         return from_folder(path)
     if zipfile.is_zipfile(path):
         return from_zip(path)
-    raise DataError(f"{path} is not a folder, zip, CSV ({', '.join(_TABLES)}) or HDF5 file ({', '.join(_HDF5)}).")
+    raise DataError(
+        f"{path} is not a folder, zip, CSV ({', '.join(_TABLES)}) or HDF5 file ({', '.join(HDF5_ENDINGS)})."
+    )
 
 
 def _require_fitting(path: Path, options: SourceOptions, used: set[str]) -> None:

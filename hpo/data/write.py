@@ -24,10 +24,10 @@ from hpo.data.format import LABEL_DTYPES, ShardHeader, write_shard
 from hpo.data.listener import Progress, Tell, be_quiet
 from hpo.data.listing import Source
 from hpo.data.manifest import (
-    FORMAT_VERSION,
     IMAGES_ONLY,
     SKIPPED,
     SPLITS,
+    WITH_TABLE,
     DataSummary,
     Manifest,
     ShardRecord,
@@ -239,7 +239,7 @@ def _manifest(job: _Job, planned: list[PlannedShard], finished: list[FinishedSha
         skipped=sum(len(shard.skipped) for shard in finished),
         duplicates_across_splits=_duplicates(finished),
         shards=tuple(shard.record for shard in finished),
-        format_version=FORMAT_VERSION if job.table else IMAGES_ONLY,
+        format_version=WITH_TABLE if job.table else IMAGES_ONLY,
         columns=job.table.columns.to_json() if job.table else None,
     )
 

@@ -186,9 +186,7 @@ class _Shards:
     split: str
 
     def load(self, reference: Reference) -> bytes | np.ndarray:
-        pictures = _open_split(self.directory, self.split)[1]
-        content, shape = pictures.read_bytes(int(reference)), pictures.image_shape
-        return content if shape is None else np.frombuffer(content, np.uint8).reshape(shape)
+        return _open_split(self.directory, self.split)[1].content(int(reference))
 
 
 @functools.lru_cache(maxsize=2)

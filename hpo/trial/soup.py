@@ -22,8 +22,9 @@ from hpo.data.read import open_split
 from hpo.trial.augment import Augmentation
 from hpo.trial.checkpoint import Checkpoint, Store
 from hpo.trial.inference import TrainedModel
-from hpo.trial.loader import Delivery, Loader
+from hpo.trial.loader import Loader
 from hpo.trial.middle import Middle
+from hpo.trial.pixels import Delivery
 from hpo.trial.policies import create_policies
 from hpo.trial.task import create_task
 from hpo.trialconfig import TrialConfig

@@ -34,13 +34,14 @@ from hpo.trial.device import (
 from hpo.trial.erasing import Erasing
 from hpo.trial.freezing import freeze
 from hpo.trial.fusion import build_model
-from hpo.trial.loader import Delivery, Loader
+from hpo.trial.loader import Loader
 from hpo.trial.logfile import close_log, open_log
 from hpo.trial.measures import Measurements, count_parameters, measure_latency, measure_memory
 from hpo.trial.middle import Middle
 from hpo.trial.mixing import draw_mixing
 from hpo.trial.model import choose_image_size
 from hpo.trial.optimizer import create_optimizer, learning_rate
+from hpo.trial.pixels import Delivery
 from hpo.trial.policies import create_policies
 from hpo.trial.randomness import derive
 from hpo.trial.ranks import ALONE, Ranks

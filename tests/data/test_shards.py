@@ -272,7 +272,7 @@ def test_tables_are_not_believed(jpegs: Path, dataset: str, value: int, message:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format_version": 3}, "is of format 3, this program reads 2; use a newer slurmtune"),
+        ({"format_version": 4}, "is of format 4, this program reads 3; use a newer slurmtune"),
         ({"format": "other"}, "is damaged"),
         ({"splits": {"train": 24, "validation": 6}}, "'test' is missing"),
         ({"splits": {"train": 25, "validation": 6, "test": 6}}, "split 'train' has 25 samples, its shards have 24"),

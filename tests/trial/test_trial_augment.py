@@ -16,8 +16,9 @@ from hpo.data.read import open_split
 from hpo.errors import DataError
 from hpo.trial.augment import Augmentation, Crops
 from hpo.trial.buffers import Buffers
-from hpo.trial.loader import Delivery, Loader
+from hpo.trial.loader import Loader
 from hpo.trial.middle import Middle
+from hpo.trial.pixels import Delivery
 from hpo.trial.randomness import derive, permutation, uniforms
 from hpo.trial.render import render_batch, render_image
 

@@ -15,8 +15,9 @@ from PIL import Image
 from hpo.data.decode import decode_rgb
 from hpo.data.read import open_split
 from hpo.data.rows import StoredSamples
-from hpo.trial.loader import Delivery, Loader
+from hpo.trial.loader import Loader
 from hpo.trial.middle import Middle
+from hpo.trial.pixels import Delivery
 from hpo.trialkeys import ModelConfig
 
 ROOT = Path(__file__).resolve().parents[2]

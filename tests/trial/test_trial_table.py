@@ -20,9 +20,10 @@ from hpo.trial import Training
 from hpo.trial.checkpoint import Store
 from hpo.trial.fusion import FusedModel, build_model
 from hpo.trial.inference import TrainedModel
-from hpo.trial.loader import Delivery, Loader
+from hpo.trial.loader import Loader
 from hpo.trial.middle import Middle
 from hpo.trial.optimizer import create_optimizer
+from hpo.trial.pixels import Delivery
 from hpo.trial.rows import stack_rows
 from hpo.trial.soup import average
 from hpo.trialconfig import TrialConfig, is_of_tables, known_keys

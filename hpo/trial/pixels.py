@@ -1,0 +1,148 @@
+"""The pixels of a batch: read, decoded, cropped and resized on the host, as far as they are not left to the device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from torch import Tensor
+
+from hpo.data.decode import Scratch, decode_into
+from hpo.errors import DataError
+from hpo.trial.augment import Augmentation, Crops
+from hpo.trial.buffers import Buffers
+from hpo.trial.middle import Middle
+from hpo.trial.render import render_image
+
+if TYPE_CHECKING:
+    from hpo.data.pictures import Pictures
+    from hpo.data.shards import ShardSet
+
+_AT_A_TIME = 16 * 2**20  # bytes of pixels of images that are held before they are cropped
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """How batches are to arrive: the side of rendered images, where raw ones are rendered, and in what memory.
+
+    Of `world` ranks each takes every world-th sample of each batch.
+    """
+
+    size: int
+    on_device: bool  # raw images are cropped and resized on the device
+    pinned: bool  # in page-locked memory, from which a GPU copies without waiting
+    rank: int = 0
+    world: int = 1
+    interpolation: str = "bilinear"
+
+
+class Pixels:
+    """Images of `shards` by number, as `delivery` wants them. Threads may ask at the same time."""
+
+    def __init__(self, shards: ShardSet | Pictures, delivery: Delivery) -> None:
+        self._shards, self._delivery = shards, delivery
+        self._ids = np.asarray(shards.sample_ids)
+        self._buffers, self._scratch = Buffers(delivery.pinned), Scratch()
+
+    def rest(self) -> None:
+        """Gives back the memory of batches until the next is asked for."""
+        self._buffers.forget()
+
+    def training(self, indices: np.ndarray, augmentation: Augmentation) -> tuple[Tensor, Crops | None]:
+        """Pixels, and what is still to be done with them on the device."""
+        samples = self._ids[indices]
+        if not self._shards.sized:
+            return _finish(self._decode_unsized(indices, augmentation), samples, augmentation), None
+        crops = augmentation.crops(samples, self._shards.heights[indices], self._shards.widths[indices])
+        if self._shards.image_shape is None:
+            return _finish(self._decode(indices, crops), samples, augmentation), None
+        images = self._buffers.take(len(indices), *self._shards.image_shape)
+        self._shards.gather(indices, images.numpy())
+        if self._delivery.on_device:
+            return images, crops
+        return _finish(self._render(images, crops), samples, augmentation), None
+
+    def _decode(self, indices: np.ndarray, crops: Crops) -> Tensor:
+        out = self._buffers.take(len(indices), self._delivery.size, self._delivery.size, 3)
+        for index, box, flip, target in zip(indices.tolist(), crops.boxes, crops.flips, out.numpy(), strict=True):
+            self._decode_one(index, box, flip, target)
+        return out
+
+    def _decode_unsized(self, indices: np.ndarray, augmentation: Augmentation) -> Tensor:
+        """As `_decode`, of images that tell their size only when they are read: some at a time, to draw their crops."""
+        out = self._buffers.take(len(indices), self._delivery.size, self._delivery.size, 3)
+        images, held = list[np.ndarray](), 0
+        for place, index in enumerate(indices.tolist(), 1):
+            images.append(self._shards.pixels(index))
+            held += images[-1].nbytes
+            if place == len(indices) or held > _AT_A_TIME:
+                first = place - len(images)
+                heights, widths = np.array([image.shape[:2] for image in images]).T
+                crops = augmentation.crops(self._ids[indices[first:place]], heights, widths)
+                targets = out.numpy()[first:place]
+                for image, box, flip, target in zip(images, crops.boxes, crops.flips, targets, strict=True):
+                    render_image(image, box.tolist(), flip, target, self._delivery.interpolation)
+                images, held = [], 0
+        return out
+
+    def _decode_one(self, index: int, box: np.ndarray, flip: bool, out: np.ndarray) -> None:
+        """Decodes no more pixels than the box needs: at half the size or less where it is so much too large."""
+        shape = int(self._shards.heights[index]), int(self._shards.widths[index])
+        top, left, height, width = box.tolist()
+        size, at_least = out.shape[0], None
+        if height >= 2 * size and width >= 2 * size:
+            at_least = -(-shape[0] * size // height), -(-shape[1] * size // width)
+        image = self._read(index, at_least)
+        if image.shape[:2] != shape:
+            down, across = image.shape[0] / shape[0], image.shape[1] / shape[1]
+            top, height = _scale(top, height, down)
+            left, width = _scale(left, width, across)
+        render_image(image, (top, left, height, width), flip, out, self._delivery.interpolation)
+
+    def _read(self, index: int, at_least: tuple[int, int] | None = None) -> np.ndarray:
+        """An encoded image, or a smaller one of at least so many rows and columns."""
+        if not self._shards.sized:
+            return self._shards.pixels(index)
+        shape = int(self._shards.heights[index]), int(self._shards.widths[index])
+        try:
+            return decode_into(self._scratch, self._shards.read_bytes(index), shape, at_least)
+        except DataError as error:
+            raise DataError(f"{self._shards.name(index)} cannot be decoded: {error}") from None
+
+    def middles(self, indices: np.ndarray, middle: Middle) -> Tensor:
+        """What evaluation sees, from all pixels there are: no shortcuts, so that timm alone sees the same."""
+        size, shape = self._delivery.size, self._shards.image_shape
+        out = self._buffers.take(len(indices), size, size, 3)
+        if shape is None:
+            for index, target in zip(indices.tolist(), out.numpy(), strict=True):
+                middle.render(self._read(index), target)
+            return out
+        images = self._buffers.take(len(indices), *shape)
+        self._shards.gather(indices, images.numpy())
+        for image, target in zip(images.numpy(), out.numpy(), strict=True):
+            middle.render(image, target)
+        return out
+
+    def _render(self, images: Tensor, crops: Crops) -> Tensor:
+        size = self._delivery.size
+        count, height, width, _ = images.shape
+        if (height, width) == (size, size) and crops.leave_whole(height, width):
+            return images
+        out = self._buffers.take(count, size, size, 3)
+        pairs = zip(images.numpy(), crops.boxes.tolist(), crops.flips, out.numpy(), strict=True)
+        for image, box, flip, target in pairs:
+            render_image(image, box, flip, target, self._delivery.interpolation)
+        return out
+
+
+def _scale(start: int, length: int, factor: float) -> tuple[int, int]:
+    first = round(start * factor)
+    return first, max(1, round((start + length) * factor) - first)
+
+
+def _finish(images: Tensor, samples: np.ndarray, augmentation: Augmentation) -> Tensor:
+    """The rendered images after the policies of training, in place."""
+    if augmentation.policies:
+        augmentation.policies.apply(images.numpy(), samples, augmentation.seed, augmentation.epoch)
+    return images
