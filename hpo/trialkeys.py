@@ -23,6 +23,7 @@ ACTIVATIONS = ("leaky_relu", "relu", "gelu", "silu")
 PEFT = ("linear_probe", "bit_fit", "norm_fit", "lora", "lora_bias", "lora_norm")
 INTERPOLATIONS = ("bilinear", "bicubic")
 NORMS = ("imagenet", "inception", "clip")
+SHUFFLES = ("auto", "full", "blocks")
 ERASING_MODES = ("pixel", "rand", "const")
 _BELOW_ONE = math.nextafter(1, 0)
 
@@ -125,6 +126,7 @@ class EnvConfig:
     precision: str = key("auto", "auto: bf16 on a GPU that has it, else 32", choices=PRECISIONS)
     accelerator: str = key("auto", "cpu trains without a GPU even where one was given", choices=ACCELERATORS)
     num_workers: int = key(2, "threads that decode and crop", low=0, high=256)
+    shuffle: str = key("auto", "full: all images with all others; blocks: some MiB of them at a time", choices=SHUFFLES)
     compile: bool = key(False, "torch.compile; where that cannot be, a warning and the model as it is")
 
 

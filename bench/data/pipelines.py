@@ -26,21 +26,33 @@ from bench.data.photographs import BATCH, SCALE, SIZES, make_folder, make_shards
 EPOCHS = {"full": 1, "224": 2, "64": 6}
 
 
-def _our_parts(work, name, workers, place=None):
+def _our_parts(work, name, workers, place=None, once=False):
     import torch
 
+    from hpo.data.decoded import decode_once
     from hpo.data.read import open_split
     from hpo.trial.augment import Augmentation
     from hpo.trial.loader import Loader
     from hpo.trial.pixels import Delivery
 
     shards = open_split(place or work / f"shards-{name}", "train")
-    loader = Loader(shards, torch.arange(len(shards)), Delivery(SIZES[name], False, False), BATCH, workers)
+    delivery, decoded = Delivery(SIZES[name], False, False), None
+    if once:
+        os.environ["SLURMTUNE_LOCAL_DIRS"] = str(work)
+        decoded = decode_once(shards)
+        assert decoded
+    loader = Loader(shards, torch.arange(len(shards)), delivery, BATCH, workers, decoded=decoded)
     return loader, Augmentation(("random_resized_crop", "random_horizontal_flip"), SCALE[0], 0)
 
 
 def ours(work, name, workers):
     loader, spec = _our_parts(work, name, workers)
+    return lambda epoch: (batch.images for batch in loader.training(spec.at(epoch + 1)))
+
+
+def ours_decoded(work, name, workers):
+    """Decoded once beforehand, which is not counted: it costs what decoding in one epoch costs."""
+    loader, spec = _our_parts(work, name, workers, once=True)
     return lambda epoch: (batch.images for batch in loader.training(spec.at(epoch + 1)))
 
 
@@ -189,6 +201,7 @@ def ffcv(work, name, workers):
 
 PIPELINES = {
     "slurmtune": ours,
+    "slurmtune-decoded": ours_decoded,
     "slurmtune-processes": ours_in_processes,
     "slurmtune-linked": linked,
     "timm": timm_folder,

@@ -4,7 +4,8 @@
     python bench/data/storage.py gather --images PHOTOGRAPHS --work /tmp/bench   # random raw images, a copy of as much
     python bench/data/storage.py node   --images PHOTOGRAPHS --work /tmp/bench   # 4 loaders at once: ours, timm's
 
-fetch: stored bytes of one image after the other in random order, checksums compared on our side, in CPU time. gather:
+fetch: stored bytes of images in random order, 32 at a time as a loader asks for them, in CPU time; our side compares
+checksums at the first reading. gather:
 batches of 128 raw images in random order into memory that is there, against numpy copying as many bytes that lie in a
 row. node: 4 processes with a worker each begin together and read for --seconds; images of all together a second of wall
 time. In turns, ROUNDS times, page cache warm; medians and ratios round by round.
@@ -39,19 +40,29 @@ def fetch(arguments, name):
     shards = open_split(arguments.work / f"shards-{name}", "train")
     vlen = h5py.File(make_vlen(arguments.work, name), "r")["images"]
     assert vlen[5].tobytes() == shards.read_bytes(5)
-    file, begins, sizes = shards._files[0], shards._begin.tolist(), shards._size.tolist()
 
-    def unchecked(index):
-        return file.read(begins[index], sizes[index])
+    def each(read):
+        return lambda batch: [read(index) for index in batch.tolist()]
 
-    sides = {"slurmtune": shards.read_bytes, "h5py vlen": vlen.__getitem__, "no checksum": unchecked}
+    def first_time(batch):
+        shards._seen[batch] = False
+        return shards.read_many(batch)
+
+    sides = {
+        "slurmtune": shards.read_many,
+        "h5py vlen": each(vlen.__getitem__),
+        "h5py vlen, a sorted batch at once": lambda batch: vlen[np.sort(batch)],
+        "slurmtune at the first reading": first_time,
+        "slurmtune, one by one": each(shards.read_bytes),
+    }
     found = {side: [] for side in sides}
     for number in range(arguments.rounds + 1):
-        order = np.random.default_rng(number).permutation(len(shards)).tolist()
+        order = np.random.default_rng(number).permutation(len(shards))
+        batches = [order[first : first + 32] for first in range(0, len(order), 32)]
         for side, read in sides.items():
             began = time.process_time()
-            for index in order:
-                read(index)
+            for batch in batches:
+                read(batch)
             found[side].append((time.process_time() - began) / len(order) * 1e6)
     return {side: times[1:] for side, times in found.items()}, "CPU µs a sample", lambda ours, theirs: theirs / ours
 

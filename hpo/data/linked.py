@@ -56,6 +56,13 @@ class LinkedSet(ShardSet):
     def __len__(self) -> int:
         return len(self._rows)
 
+    @property
+    def is_plain(self) -> bool:
+        return self._plain is not None
+
+    def blocks(self) -> None:
+        return None
+
     def content(self, i: int) -> bytes | np.ndarray:
         if not 0 <= i < len(self):
             raise IndexError(f"sample {i} of {len(self)}")

@@ -1,4 +1,5 @@
-"""One copy of the data on each node, shared by all trials there, so that shared storage is read once.
+"""One copy of the data on each node, shared by all trials there, so that shared storage is read once; and whatever else
+one process makes there for all.
 
 The first process that needs it copies, the others wait for it. A copy is checked by size and sha256 and appears whole,
 by a rename. Each user of a copy holds a shared flock on its lock file until its process ends; whoever can take the lock
@@ -18,6 +19,7 @@ import shutil
 import stat
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from hpo.data.manifest import INDEX, MANIFEST, Link, Manifest, ShardRecord, read_manifest
@@ -50,15 +52,42 @@ def local_copy(directory: Path) -> Path:
         return directory
     manifest = read_manifest(directory)
     key = hashlib.sha256((directory / MANIFEST).read_bytes()).hexdigest()[:16]
+    copy = Filling(key, MANIFEST, manifest.num_bytes, lambda folder: _copy(directory, manifest, folder), "copied to")
+    found, reasons = made_once(copy)
+    if found is None:
+        _warn_once(
+            f"no copy of {directory} on this node ({reasons}); reading it from where it is. See {LOCAL_DIRS_VARIABLE}."
+        )
+        return directory
+    return found
+
+
+@dataclass(frozen=True)
+class Filling:
+    """A directory `name` on this node that one process fills, by `fill(folder)`, for all: `needed` bytes, complete with
+    the file `marker` in it. `what` is said of it: 'copied to'."""
+
+    name: str
+    marker: str
+    needed: int
+    fill: Callable[[Path], None]
+    what: str
+
+
+def made_once(filling: Filling) -> tuple[Path | None, str]:
+    """The directory, filled by whoever comes first, in the first place that takes it; None with the reasons where none
+    does. It is removed as the copies are.
+
+    Raises:
+        What `fill` raises, but for OSError, which is one of the reasons.
+    """
     reasons = []
     for place in local_directories():
         try:
-            return _copy_in(place, key, directory, manifest)
+            return _made_in(place, filling), ""
         except OSError as error:
             reasons.append(f"{place}: {error.strerror or error}")
-    told = "; ".join(reasons) or "there is none"
-    _warn_once(f"no copy of {directory} on this node ({told}); reading it from where it is. See {LOCAL_DIRS_VARIABLE}.")
-    return directory
+    return None, "; ".join(reasons) or "there is none"
 
 
 def private_directory(name: str) -> Path | None:
@@ -98,11 +127,12 @@ def remove_copies() -> None:
             continue  # in use
 
 
-def _copy_in(place: Path, key: str, directory: Path, manifest: Manifest) -> Path:
-    """The copy below `place`, made if it is not there. OSError: it cannot be made there."""
+def _made_in(place: Path, filling: Filling) -> Path:
+    """The directory below `place`, made if it is not there. OSError: it cannot be made there."""
     root = _own_directory(place / f"slurmtune-{os.getuid()}")
+    key = filling.name
     target = root / key
-    if target in _leases and (target / MANIFEST).is_file():
+    if target in _leases and (target / filling.marker).is_file():
         return target
     end, busy = time.monotonic() + _DEADLINE, time.monotonic()
     while time.monotonic() < end:
@@ -112,7 +142,7 @@ def _copy_in(place: Path, key: str, directory: Path, manifest: Manifest) -> Path
         elif time.monotonic() - busy > _GONE:
             os.close(handle)
             raise FileNotFoundError(0, f"{target} was removed while others use it")
-        if handle is not None and (target / MANIFEST).is_file():
+        if handle is not None and (target / filling.marker).is_file():
             return _keep(target, handle)
         if handle is not None:
             os.close(handle)
@@ -121,8 +151,8 @@ def _copy_in(place: Path, key: str, directory: Path, manifest: Manifest) -> Path
             time.sleep(0.1)
             continue
         try:
-            if not (target / MANIFEST).is_file():
-                _make_copy(directory, manifest, target)
+            if not (target / filling.marker).is_file():
+                _make(target, filling)
         finally:
             os.close(handle)  # and share it in the next round
     raise TimeoutError(0, f"another process has been copying for {_DEADLINE:.0f} s")
@@ -141,27 +171,31 @@ def _release_all() -> None:
     remove_copies()
 
 
-def _make_copy(directory: Path, manifest: Manifest, target: Path) -> None:
-    """Copies below another name and renames; the lock is ours alone."""
-    needed = manifest.num_bytes
+def _make(target: Path, filling: Filling) -> None:
+    """Fills it below another name and renames; the lock is ours alone."""
     building = target.with_name(f".{target.name}.copying")
     shutil.rmtree(building, ignore_errors=True)  # of a process that was killed
     free = free_bytes(target.parent)
-    if free < needed * 1.05 + _SPARE:
-        raise OSError(0, f"{free >> 20} MiB free, {needed >> 20} MiB of data")
+    if free < filling.needed * 1.05 + _SPARE:
+        raise OSError(0, f"{free >> 20} MiB free, {filling.needed >> 20} MiB of data")
     started = time.monotonic()
     try:
         building.mkdir(mode=0o700)
-        for record in manifest.shards:
-            _copy_shard(directory / record.path, building / record.path, record)
-        if manifest.link:
-            _copy_link(directory, building, manifest.link)
-        shutil.copyfile(directory / MANIFEST, building / MANIFEST)
+        filling.fill(building)
         building.rename(target)
     except BaseException:
         shutil.rmtree(building, ignore_errors=True)
         raise
-    logger.info("%d MiB copied to %s in %.0f s", needed >> 20, target, time.monotonic() - started)
+    took = time.monotonic() - started
+    logger.info("%d MiB %s %s in %.0f s", filling.needed >> 20, filling.what, target, took)
+
+
+def _copy(directory: Path, manifest: Manifest, building: Path) -> None:
+    for record in manifest.shards:
+        _copy_shard(directory / record.path, building / record.path, record)
+    if manifest.link:
+        _copy_link(directory, building, manifest.link)
+    shutil.copyfile(directory / MANIFEST, building / MANIFEST)
 
 
 def _copy_link(directory: Path, building: Path, link: Link) -> None:

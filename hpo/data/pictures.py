@@ -42,6 +42,11 @@ class Pictures:
         row, column = divmod(i, len(self._columns))
         return self._columns[column].read_bytes(row)
 
+    def read_many(self, indices: np.ndarray) -> list[bytes]:
+        if len(self._columns) == 1:
+            return self._columns[0].read_many(indices)
+        return [self.read_bytes(i) for i in indices.tolist()]
+
     def content(self, i: int) -> bytes | np.ndarray:
         row, column = divmod(i, len(self._columns))
         return self._columns[column].content(row)

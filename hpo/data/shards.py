@@ -6,10 +6,12 @@ import bisect
 import logging
 import sys
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from hpo.data.blocks import cut_blocks
 from hpo.data.columns import Columns
 from hpo.data.decode import decode_rgb
 from hpo.data.format import dataset_name
@@ -88,6 +90,7 @@ class ShardSet:
         self._begin = np.concatenate([table.begin for table in tables])
         self._size = np.concatenate([table.size for table in tables])
         self._crc32 = np.concatenate([table.crc32 for table in tables])
+        self._seen = np.zeros(len(self._begin), bool)  # compared with its checksum by this process
         self.heights, self.widths = np.concatenate([table.shapes for table in tables]).astype(np.int64).T[:2]
         self.labels = np.concatenate([table.labels for table in tables])
         self.sample_ids = np.concatenate([table.sample_ids for table in tables])
@@ -113,9 +116,78 @@ class ShardSet:
             raise DataError(f"{self.name(i)} cannot be read ({reason}); copy the shard again.") from None
         if len(data) != size:
             raise DataError(f"{self.name(i)} is cut short; copy the shard again.")
-        if zlib.crc32(data) != int(self._crc32[i]):
-            raise DataError(f"{self.name(i)} is damaged (crc32); copy the shard again or run prepare.py anew.")
+        self._compare(i, data)
         return data
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the files hold pixels as they are, to be mapped."""
+        return self.image_shape is not None and all(isinstance(file, ContiguousFile) for file in self._files)
+
+    def read_many(self, indices: np.ndarray) -> list[bytes]:
+        """The stored bytes of several images. Unlike read_bytes, an image is compared with its checksum when it is read
+        for the first time by this process, and always once somebody has written to its shard.
+
+        Raises:
+            IndexError, DataError: as read_bytes.
+        """
+        self._check_range(indices)
+        shards = np.searchsorted(self._starts, indices, side="right") - 1
+        places = zip(shards.tolist(), self._begin[indices].tolist(), self._size[indices].tolist(), strict=True)
+        try:
+            found = [self._files[shard].read(begin, size) for shard, begin, size in places]
+        except (OSError, RuntimeError):
+            return [self.read_bytes(i) for i in indices.tolist()]  # which names the image
+        self.verify(indices, found)
+        return found
+
+    def verify(self, indices: np.ndarray, found: Sequence[bytes]) -> None:
+        """Compares stored bytes that were read just now with size and checksum, as far as read_many says.
+
+        Raises:
+            DataError: a shard was cut short, or an image is damaged.
+        """
+        shards = np.unique(np.searchsorted(self._starts, indices, side="right") - 1)
+        for shard in shards.tolist():  # after reading: a change before that is seen here
+            if self._files[shard].is_changed():
+                self._seen[self._starts[shard] : self._starts[shard + 1]] = False
+        if list(map(len, found)) != self._size[indices].tolist():
+            short = next(i for i, data in zip(indices.tolist(), found, strict=True) if len(data) != self._size[i])
+            raise DataError(f"{self.name(short)} is cut short; copy the shard again.")
+        unseen = np.flatnonzero(~self._seen[indices])
+        for place in unseen.tolist():
+            self._compare(int(indices[place]), found[place])
+        self._seen[indices[unseen]] = True
+
+    def read_run(self, first: int, last: int) -> bytes:
+        """The stored bytes of images `first` to `last` - 1, in a row in one shard; not compared with anything.
+
+        Raises:
+            DataError: the shard is gone or was cut short.
+        """
+        file = self._files[bisect.bisect_right(self._starts, first) - 1]
+        begin, end = int(self._begin[first]), int(self._begin[last - 1] + self._size[last - 1])
+        data = file.read(begin, end - begin)
+        while data and len(data) < end - begin:  # some file systems give less at a time
+            more = file.read(begin + len(data), end - begin - len(data))
+            if not more:
+                raise DataError(f"{self.name(first)} and the images after it are cut short; copy the shard again.")
+            data += more
+        return data
+
+    def begins(self, indices: np.ndarray) -> np.ndarray:
+        """The place of each image in its shard, int64."""
+        return self._begin[indices].astype(np.int64)
+
+    def sizes(self, indices: np.ndarray) -> np.ndarray:
+        """Stored bytes of each image, int64."""
+        return self._size[indices].astype(np.int64)
+
+    def blocks(self) -> np.ndarray | None:
+        """The first image of each block, see hpo.data.blocks; None where images do not lie in a row in their files."""
+        if not all(isinstance(file, ContiguousFile) for file in self._files):
+            return None
+        return cut_blocks(self._begin, self._begin + self._size, self._starts)
 
     def content(self, i: int) -> bytes | np.ndarray:
         """Image `i` as it is kept: an encoded file, or pixels.
@@ -165,13 +237,20 @@ class ShardSet:
             else:
                 out[place] = found[row]
 
+    def _compare(self, i: int, data: bytes) -> None:
+        if zlib.crc32(data) != int(self._crc32[i]):
+            raise DataError(f"{self.name(i)} is damaged (crc32); copy the shard again or run prepare.py anew.")
+
+    def _check_range(self, indices: np.ndarray) -> None:
+        if len(indices) and (indices.min() < 0 or indices.max() >= len(self)):
+            raise IndexError(f"indices {indices.min()} to {indices.max()} of {len(self)}")
+
     def _check_gather(self, indices: np.ndarray, out: np.ndarray) -> None:
         if self.image_shape is None:
             raise TypeError(f"gather is for raw images, {self.directory} holds {self.encoding}")
         if out.shape != (len(indices), *self.image_shape) or out.dtype != np.uint8:
             raise ValueError(f"out is {out.dtype} {out.shape}, expected uint8 {(len(indices), *self.image_shape)}")
-        if len(indices) and (indices.min() < 0 or indices.max() >= len(self)):
-            raise IndexError(f"indices {indices.min()} to {indices.max()} of {len(self)}")
+        self._check_range(indices)
 
     def _map(self, shard: int) -> np.ndarray | None:
         """The images of a shard in memory, or None if each has to be read, and compared with its checksum."""

@@ -17,16 +17,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hpo.data.blockwise import Blockwise
 from hpo.data.pictures import Pictures
+from hpo.data.shards import ShardSet
 from hpo.errors import DataError
 from hpo.trial.augment import Augmentation, Crops
 from hpo.trial.middle import Middle
-from hpo.trial.order import EpochPlan
+from hpo.trial.order import WINDOW, EpochPlan
 from hpo.trial.pixels import Delivery, Pixels
 from hpo.trial.rows import Rows, RowTable
 
 if TYPE_CHECKING:
-    from hpo.data.shards import ShardSet
+    from hpo.data.decoded import Decoded
 
 _DEADLINE = 900.0  # seconds for one batch; storage that takes longer is stuck
 
@@ -70,15 +72,20 @@ class Loader:
         batch_size: int,
         workers: int,
         with_images: bool = True,
+        decoded: Decoded | None = None,
+        blocks: bool = False,
     ) -> None:
-        """`with_images` False: of a table's rows no images are read."""
+        """
+        Args:
+            with_images: False: of a table's rows no images are read.
+            decoded: all pixels of the images, where the node has them; blocks: see mix_blocks.
+        """
         self._targets, self._delivery = targets, delivery
         self._workers, self._count = workers, len(shards)
         self._shards: ShardSet | Pictures = Pictures(shards) if shards.columns else shards
         self._table = RowTable(shards, self._shards, with_images) if isinstance(self._shards, Pictures) else None
-        self._plan = EpochPlan(len(shards), batch_size)
-        self._ids = np.asarray(self._shards.sample_ids)
-        self._pixels = Pixels(self._shards, delivery)
+        self._ids, self._batch_size, self._decoded = np.asarray(self._shards.sample_ids), batch_size, decoded
+        self.mix_blocks(blocks)
         cv2.setNumThreads(1)  # these threads are the parallelism; OpenCV would start its own in each
         self._pool = _start_threads(max(1, workers))
 
@@ -91,9 +98,22 @@ class Loader:
         """Of all ranks together."""
         return min(self._plan.batch_size, self._count)
 
+    def mix_blocks(self, wanted: bool) -> None:
+        """Whether epochs mix blocks of some MiB, each read at once, instead of all images with all others. Not where
+        images do not lie in blocks, or a row has several."""
+        blocks = self._shards.blocks() if wanted and not isinstance(self._shards, Pictures) else None
+        self._plan = EpochPlan(self._count, self._batch_size, blocks)
+        self._blocks: Blockwise | None = None
+        if blocks is not None and isinstance(self._shards, ShardSet):
+            self._blocks = Blockwise(self._shards, blocks, WINDOW, self._delivery.world)
+        self._pixels = Pixels(self._shards, self._delivery, self._decoded, self._blocks)
+
     def training(self, augmentation: Augmentation, first: int = 0) -> Iterator[Batch]:
         """A shuffled epoch of whole batches, from batch number `first` on."""
         plan, place = self._plan, (self._delivery.rank, self._delivery.world)
+        if self._blocks:
+            sequence = np.concatenate(plan.windows(augmentation.seed, augmentation.epoch))
+            self._blocks.begin(sequence, first * plan.batch_size)
         return self._batches(plan.batches(augmentation.seed, augmentation.epoch, first, *place), augmentation)
 
     def evaluation(self, middle: Middle) -> Iterator[Batch]:
@@ -107,6 +127,8 @@ class Loader:
     def rest(self) -> None:
         """Gives back the memory of batches until the next is asked for."""
         self._pixels.rest()
+        if self._blocks:
+            self._blocks.forget()
 
     def close(self) -> None:
         self._pool.shutdown(cancel_futures=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,9 +17,12 @@ from hpo.trial.middle import Middle
 from hpo.trial.render import render_image
 
 if TYPE_CHECKING:
+    from hpo.data.blockwise import Blockwise
+    from hpo.data.decoded import Decoded
     from hpo.data.pictures import Pictures
     from hpo.data.shards import ShardSet
 
+_TOGETHER = 32  # images whose stored bytes are read at once
 _AT_A_TIME = 16 * 2**20  # bytes of pixels of images that are held before they are cropped
 
 
@@ -40,8 +44,16 @@ class Delivery:
 class Pixels:
     """Images of `shards` by number, as `delivery` wants them. Threads may ask at the same time."""
 
-    def __init__(self, shards: ShardSet | Pictures, delivery: Delivery) -> None:
-        self._shards, self._delivery = shards, delivery
+    def __init__(
+        self,
+        shards: ShardSet | Pictures,
+        delivery: Delivery,
+        decoded: Decoded | None = None,
+        blocks: Blockwise | None = None,
+    ) -> None:
+        """`decoded`: all pixels of the images, where the node has them; `blocks`: by which stored bytes are read."""
+        self._shards, self._delivery, self._decoded = shards, delivery, decoded
+        self._reader: ShardSet | Pictures | Blockwise = blocks or shards
         self._ids = np.asarray(shards.sample_ids)
         self._buffers, self._scratch = Buffers(delivery.pinned), Scratch()
 
@@ -57,17 +69,78 @@ class Pixels:
         crops = augmentation.crops(samples, self._shards.heights[indices], self._shards.widths[indices])
         if self._shards.image_shape is None:
             return _finish(self._decode(indices, crops), samples, augmentation), None
-        images = self._buffers.take(len(indices), *self._shards.image_shape)
-        self._shards.gather(indices, images.numpy())
+        images = self._gather(indices)
         if self._delivery.on_device:
             return images, crops
         return _finish(self._render(images, crops), samples, augmentation), None
 
-    def _decode(self, indices: np.ndarray, crops: Crops) -> Tensor:
+    def middles(self, indices: np.ndarray, middle: Middle) -> Tensor:
+        """What evaluation sees, from all pixels there are: no shortcuts, so that timm alone sees the same."""
         out = self._buffers.take(len(indices), self._delivery.size, self._delivery.size, 3)
-        for index, box, flip, target in zip(indices.tolist(), crops.boxes, crops.flips, out.numpy(), strict=True):
-            self._decode_one(index, box, flip, target)
+        raw = self._shards.image_shape is not None
+        images = self._gather(indices).numpy() if raw else self._whole(indices)
+        for image, target in zip(images, out.numpy(), strict=True):
+            middle.render(image, target)
         return out
+
+    def _gather(self, indices: np.ndarray) -> Tensor:
+        images = self._buffers.take(len(indices), *(self._shards.image_shape or ()))
+        if self._decoded:
+            self._decoded.gather(indices, images.numpy())
+        else:
+            self._reader.gather(indices, images.numpy())
+        return images
+
+    def _decode(self, indices: np.ndarray, crops: Crops) -> Tensor:
+        """Decodes no more pixels than a box needs: at half the size or less where it is so much too large. What
+        is decoded already serves the other boxes only, so that a trial sees the same with it and without."""
+        size = self._delivery.size
+        out = self._buffers.take(len(indices), size, size, 3)
+        large = (crops.boxes[:, 2] >= 2 * size) & (crops.boxes[:, 3] >= 2 * size)
+        stored = self._stored(indices[large] if self._decoded else indices)
+        places = zip(indices.tolist(), crops.boxes.tolist(), crops.flips.tolist(), large.tolist(), strict=True)
+        for (index, box, flip, scaled), target in zip(places, out.numpy(), strict=True):
+            if self._decoded and not scaled:
+                render_image(self._decoded.pixels(index), box, flip, target, self._delivery.interpolation)
+            else:
+                self._decode_one(index, next(stored), box, flip, target)
+        return out
+
+    def _stored(self, indices: np.ndarray) -> Iterator[bytes]:
+        """Stored bytes, some images at a time."""
+        for first in range(0, len(indices), _TOGETHER):
+            yield from self._reader.read_many(indices[first : first + _TOGETHER])
+
+    def _whole(self, indices: np.ndarray) -> Iterator[np.ndarray]:
+        """All pixels of each, good until the next."""
+        if self._decoded:
+            yield from map(self._decoded.pixels, indices.tolist())
+        elif not self._shards.sized:
+            yield from map(self._shards.pixels, indices.tolist())
+        else:
+            for index, data in zip(indices.tolist(), self._stored(indices), strict=True):
+                yield self._decode_bytes(index, data)
+
+    def _decode_one(self, index: int, data: bytes, box: list[int], flip: bool, out: np.ndarray) -> None:
+        shape = int(self._shards.heights[index]), int(self._shards.widths[index])
+        top, left, height, width = box
+        size, at_least = out.shape[0], None
+        if height >= 2 * size and width >= 2 * size:
+            at_least = -(-shape[0] * size // height), -(-shape[1] * size // width)
+        image = self._decode_bytes(index, data, at_least)
+        if image.shape[:2] != shape:
+            down, across = image.shape[0] / shape[0], image.shape[1] / shape[1]
+            top, height = _scale(top, height, down)
+            left, width = _scale(left, width, across)
+        render_image(image, (top, left, height, width), flip, out, self._delivery.interpolation)
+
+    def _decode_bytes(self, index: int, data: bytes, at_least: tuple[int, int] | None = None) -> np.ndarray:
+        """An encoded image, or a smaller one of at least so many rows and columns."""
+        shape = int(self._shards.heights[index]), int(self._shards.widths[index])
+        try:
+            return decode_into(self._scratch, data, shape, at_least)
+        except DataError as error:
+            raise DataError(f"{self._shards.name(index)} cannot be decoded: {error}") from None
 
     def _decode_unsized(self, indices: np.ndarray, augmentation: Augmentation) -> Tensor:
         """As `_decode`, of images that tell their size only when they are read: some at a time, to draw their crops."""
@@ -84,44 +157,6 @@ class Pixels:
                 for image, box, flip, target in zip(images, crops.boxes, crops.flips, targets, strict=True):
                     render_image(image, box.tolist(), flip, target, self._delivery.interpolation)
                 images, held = [], 0
-        return out
-
-    def _decode_one(self, index: int, box: np.ndarray, flip: bool, out: np.ndarray) -> None:
-        """Decodes no more pixels than the box needs: at half the size or less where it is so much too large."""
-        shape = int(self._shards.heights[index]), int(self._shards.widths[index])
-        top, left, height, width = box.tolist()
-        size, at_least = out.shape[0], None
-        if height >= 2 * size and width >= 2 * size:
-            at_least = -(-shape[0] * size // height), -(-shape[1] * size // width)
-        image = self._read(index, at_least)
-        if image.shape[:2] != shape:
-            down, across = image.shape[0] / shape[0], image.shape[1] / shape[1]
-            top, height = _scale(top, height, down)
-            left, width = _scale(left, width, across)
-        render_image(image, (top, left, height, width), flip, out, self._delivery.interpolation)
-
-    def _read(self, index: int, at_least: tuple[int, int] | None = None) -> np.ndarray:
-        """An encoded image, or a smaller one of at least so many rows and columns."""
-        if not self._shards.sized:
-            return self._shards.pixels(index)
-        shape = int(self._shards.heights[index]), int(self._shards.widths[index])
-        try:
-            return decode_into(self._scratch, self._shards.read_bytes(index), shape, at_least)
-        except DataError as error:
-            raise DataError(f"{self._shards.name(index)} cannot be decoded: {error}") from None
-
-    def middles(self, indices: np.ndarray, middle: Middle) -> Tensor:
-        """What evaluation sees, from all pixels there are: no shortcuts, so that timm alone sees the same."""
-        size, shape = self._delivery.size, self._shards.image_shape
-        out = self._buffers.take(len(indices), size, size, 3)
-        if shape is None:
-            for index, target in zip(indices.tolist(), out.numpy(), strict=True):
-                middle.render(self._read(index), target)
-            return out
-        images = self._buffers.take(len(indices), *shape)
-        self._shards.gather(indices, images.numpy())
-        for image, target in zip(images.numpy(), out.numpy(), strict=True):
-            middle.render(image, target)
         return out
 
     def _render(self, images: Tensor, crops: Crops) -> Tensor:

@@ -31,6 +31,7 @@ class Progress:
     best_epoch: int = 0
     best_value: float = math.nan
     micro_batch: int = 0
+    blocks: bool = False  # epochs mix blocks
 
     def book(self, epoch: int, value: float, mode: str) -> None:
         """Epoch `epoch` gave `value` of the metric."""

@@ -12,11 +12,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 
+from hpo.data.decoded import decode_once
 from hpo.data.nodecopy import local_copy
 from hpo.data.read import open_split
+from hpo.data.storage import is_shared
 from hpo.errors import TrialError, nearest
 from hpo.microbatches import remembered_micro_batch
 from hpo.trial.augment import Augmentation
@@ -50,6 +53,7 @@ from hpo.trial.task import Task, create_task
 from hpo.trialconfig import TrialConfig
 
 if TYPE_CHECKING:
+    from hpo.data.decoded import Decoded
     from hpo.data.shards import ShardSet
 
 logger = logging.getLogger(__name__)
@@ -233,9 +237,12 @@ class Training:
         on_device = on_gpu and not policies  # they work on the host
         delivery = Delivery(self._feed.size, on_device, on_gpu, rank=self.ranks.rank,
                             world=self.ranks.world, interpolation=self._feed.interpolation)  # fmt: skip
-        self._loader = self._open_loader(opened, train, delivery)
-        self._validation = self._open_loader(opened, validation, delivery)
-        self._progress, self._checkpoint = Progress(micro_batch=self._compute.micro_batch), ""
+        seen = [decode_once(split) if config.uses("timm_image") else None for split in (train, validation)]
+        blocks = self._mixes_blocks(data) and not seen[0]
+        self._loader = self._open_loader(opened, train, delivery, seen[0])
+        self._loader.mix_blocks(blocks)
+        self._validation = self._open_loader(opened, validation, delivery, seen[1])
+        self._progress, self._checkpoint = Progress(micro_batch=self._compute.micro_batch, blocks=blocks), ""
         if resumed:
             self._restore(resumed)
         else:
@@ -271,12 +278,20 @@ class Training:
         what = (model, optimizer, self._task, self._feed, micro, config.optim, self.ranks)
         return Compute(accelerator, *what, compiled=config.env.compile)
 
-    def _open_loader(self, opened: contextlib.ExitStack, shards: ShardSet, delivery: Delivery) -> Loader:
+    def _mixes_blocks(self, place: Path) -> bool:
+        """Across a network random reads are slow. Ranks need one order, and a deterministic sweep one on every node."""
+        choice = self.config.env.shuffle
+        if choice == "auto" and not torch.are_deterministic_algorithms_enabled():
+            return bool(self.ranks.gather(np.array([is_shared(place)])).any())
+        return choice == "blocks"
+
+    def _open_loader(
+        self, opened: contextlib.ExitStack, shards: ShardSet, delivery: Delivery, decoded: Decoded | None
+    ) -> Loader:
         env = self.config.env
         sizes = (env.batch_size, env.num_workers)
-        loader = Loader(
-            shards, self._task.targets(shards.labels), delivery, *sizes, with_images=self.config.uses("timm_image")
-        )
+        uses = self.config.uses("timm_image")
+        loader = Loader(shards, self._task.targets(shards.labels), delivery, *sizes, with_images=uses, decoded=decoded)
         opened.callback(loader.close)
         return loader
 
@@ -320,6 +335,7 @@ class Training:
     def _restore(self, checkpoint: Checkpoint) -> None:
         """Goes on from `checkpoint`: weights, averages, optimiser, scaler and counters."""
         self._progress, self.metrics = self._saves.restore(checkpoint, self._compute)
+        self._loader.mix_blocks(self._progress.blocks)  # as it began, wherever it goes on
         self._compute.micro_batch = min(self._progress.micro_batch, self._at_most)  # its own, which fitted
         self._checkpoint = self.metrics["checkpoint"]
         self._measured.restore(self.metrics)

@@ -237,10 +237,10 @@ def test_what_cannot_be_decoded_is_named(jpeg_data, monkeypatch):
     shards = open_split(jpeg_data, "train")
     loader = Loader(shards, torch.arange(len(shards)), Delivery(24, False, False), 32, 2)
     read = shards.read_bytes
-    monkeypatch.setattr(shards, "read_bytes", lambda i: b"torn" if i == 7 else read(i))
+    monkeypatch.setattr(shards, "read_many", lambda some: [b"torn" if i == 7 else read(i) for i in some.tolist()])
     with pytest.raises(DataError, match="sample 7 cannot be decoded"):
         list(loader.evaluation(Middle(False, 1.0)))
-    monkeypatch.setattr(shards, "read_bytes", lambda i: read(0 if i == 7 else i))
+    monkeypatch.setattr(shards, "read_many", lambda some: [read(0 if i == 7 else i) for i in some.tolist()])
     shards.heights[7] -= 40
     with pytest.raises(DataError, match="sample 7 cannot be decoded: it is .* pixels, not"):
         list(loader.evaluation(Middle(False, 1.0)))

@@ -55,6 +55,7 @@ OTHERS = {
     "env.precision": "bf16",
     "env.accelerator": "gpu",
     "env.num_workers": 3,
+    "env.shuffle": "blocks",
     "data.mixup.turn_on": True,
     "data.mixup.mixup_alpha": 0.1,
     "data.mixup.cutmix_alpha": 0.1,
