@@ -118,6 +118,10 @@ class Compute:
             self._compilation.give_up("it has no second derivatives when compiled")
 
     @property
+    def device(self) -> torch.device:
+        return self._accelerator.device
+
+    @property
     def resident_bytes(self) -> int:
         """What weights, averages and the optimiser's state take between two updates."""
         models = [self._own, *([self._average.module] if self._average else [])]

@@ -35,7 +35,7 @@ _DEADLINE = 900.0  # seconds for one batch; storage that takes longer is stuck
 
 @dataclass(frozen=True)
 class Batch:
-    """images: uint8 (B, H, W, 3) on the host, rendered already unless `crops` says what is to be done on the device.
+    """images: uint8 (B, H, W, 3), rendered already unless `crops` says what is to be done on the device.
 
     samples: the images' ids (B,), from which their random numbers follow.
     rows: of a table the rest of what there is; `images` are then those that the rows have, row after row.
@@ -49,6 +49,16 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.targets)
+
+    def to(self, device: torch.device) -> Batch:
+        """Its tensors on `device`; copies of page-locked memory are not waited for."""
+        images, targets = (tensor.to(device, non_blocking=True) for tensor in (self.images, self.targets))
+        return Batch(images, targets, self.samples, self.crops, self.rows and self.rows.to(device))
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """Those that `to` moves."""
+        return [self.images, self.targets, *([self.rows.numbers, self.rows.codes] if self.rows else [])]
 
     def part(self, first: int, last: int) -> Batch:
         places = self.rows.images_of(first, last) if self.rows else slice(first, last)

@@ -23,6 +23,7 @@ from hpo.data.storage import is_shared
 from hpo.errors import TrialError, nearest
 from hpo.microbatches import remembered_micro_batch
 from hpo.trial.augment import Augmentation
+from hpo.trial.carry import carried
 from hpo.trial.checkpoint import Checkpoint
 from hpo.trial.compilecache import CompileCache
 from hpo.trial.compute import Compute, Step
@@ -301,7 +302,7 @@ class Training:
         losses, images, config = [], 0, self.config
         erasing = Erasing(config.erasing, config.seed, epoch) if config.erasing.prob else None
         update, every = (epoch - 1) * len(self._loader), self._loader.images_an_update
-        for batch in self._loader.training(self._augmentation.at(epoch)):
+        for batch in carried(self._loader.training(self._augmentation.at(epoch)), self._compute.device):
             mixing = draw_mixing(config.mixup, self._feed.size, config.seed, epoch, update)
             step = Step(self._rate(update), update, mixing, erasing, every)
             losses.append(self._compute.update(batch, step))
@@ -315,7 +316,7 @@ class Training:
             return dict.fromkeys(self._task.metrics, math.nan)
         self._compute.judged.eval()
         rows = []
-        for batch in self._validation.evaluation(self._middle):
+        for batch in carried(self._validation.evaluation(self._middle), self._compute.device):
             rows.append(self._compute.measure(batch))
             self._on_progress()
         return self._task.judge(self.ranks.gather(torch.cat(rows).float().cpu().numpy() if rows else None))
