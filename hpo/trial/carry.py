@@ -14,8 +14,8 @@ from hpo.trial.loader import Batch
 
 
 def carried(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
-    """`batches`, on a GPU with their tensors there; elsewhere as they are. So comes one for which the GPU has no room, to
-    be copied piece by piece."""
+    """`batches`, on a GPU with their tensors there; elsewhere as they are. So comes one for which the GPU has no room,
+    to be copied piece by piece."""
     if device.type != "cuda":
         yield from batches
         return
