@@ -2,13 +2,14 @@
 
     python bench/data/storage.py fetch  --images PHOTOGRAPHS --work /tmp/bench   # random samples: shards, h5py's vlen
     python bench/data/storage.py gather --images PHOTOGRAPHS --work /tmp/bench   # random raw images, a copy of as much
+    python bench/data/storage.py cold   --images PHOTOGRAPHS --work /tmp/bench   # from the disk: by blocks, at random
     python bench/data/storage.py node   --images PHOTOGRAPHS --work /tmp/bench   # 4 loaders at once: ours, timm's
 
 fetch: stored bytes of images in random order, 32 at a time as a loader asks for them, in CPU time; our side compares
-checksums at the first reading. gather:
-batches of 128 raw images in random order into memory that is there, against numpy copying as many bytes that lie in a
-row. node: 4 processes with a worker each begin together and read for --seconds; images of all together a second of wall
-time. In turns, ROUNDS times, page cache warm; medians and ratios round by round.
+checksums at the first reading. gather: batches of 128 raw images in random order into memory that is there, against
+numpy copying as many bytes that lie in a row. cold: an epoch's stored bytes that the page cache does not hold, in wall
+time. node: 4 processes with a worker each begin together and read for --seconds; images of all together a second of
+wall time. In turns, ROUNDS times, page cache warm but for cold; medians and ratios round by round.
 """
 
 from __future__ import annotations
@@ -98,6 +99,32 @@ def gather(arguments, name):
     return {side: rates[1:] for side, rates in found.items()}, "GB/s", lambda ours, theirs: ours / theirs
 
 
+def cold(arguments, name):
+    """MB a second of wall time of an epoch that finds nothing in memory, round by round; and reads of the file."""
+    import numpy as np
+
+    from hpo.data.blockwise import Blockwise
+    from hpo.data.read import open_split
+    from hpo.trial.order import WINDOW, EpochPlan
+
+    shards = open_split(arguments.work / f"shards-{name}", "train")
+    blocks, count = shards.blocks(), len(shards)
+    total, found = int(shards._size.sum()) / 1e6, {"blocks": [], "full": []}
+    for number in range(arguments.rounds + 1):
+        for side in found:
+            plan = EpochPlan(count, 32, blocks if side == "blocks" else None)
+            reader = Blockwise(shards, blocks, WINDOW) if side == "blocks" else shards
+            if side == "blocks":
+                reader.begin(np.concatenate(plan.windows(0, number)), 0)
+            for file in shards._files:
+                os.posix_fadvise(file._open(), 0, 0, os.POSIX_FADV_DONTNEED)
+            began = time.perf_counter()
+            for batch in plan.batches(0, number):
+                reader.read_many(batch)
+            found[side].append(total / (time.perf_counter() - began))
+    return {side: rates[1:] for side, rates in found.items()}, "MB/s", lambda ours, theirs: ours / theirs
+
+
 def node(arguments, name):
     """Images a second of all loaders together, round by round."""
     found = {"slurmtune": [], "timm": []}
@@ -142,7 +169,7 @@ def one(arguments):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("fetch", "gather", "node", "one"))
+    parser.add_argument("what", choices=("fetch", "gather", "cold", "node", "one"))
     parser.add_argument("--images", type=Path, help="folder of photographs by split and class")
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--sizes", nargs="+", choices=SIZES)
@@ -152,10 +179,9 @@ def main():
     arguments = parser.parse_args()
     if arguments.what == "one":
         one(arguments)
-    measure = {"fetch": fetch, "gather": gather, "node": node}[arguments.what]
-    for name in (
-        arguments.sizes or {"fetch": list(SIZES), "gather": ["224", "64"], "node": ["64", "224"]}[arguments.what]
-    ):
+    measure = {"fetch": fetch, "gather": gather, "cold": cold, "node": node}[arguments.what]
+    usual = {"fetch": list(SIZES), "gather": ["224", "64"], "cold": ["224", "full"], "node": ["64", "224"]}
+    for name in arguments.sizes or usual[arguments.what]:
         if not (arguments.work / f"shards-{name}").is_dir() and arguments.what != "gather":
             make_shards(arguments.images, arguments.work, name)
         if arguments.what == "node":
