@@ -160,7 +160,12 @@ def litdata(work, name, workers):
     return lambda epoch: (batch[0] for batch in loader)
 
 
-def ffcv(work, name, workers):
+def ffcv_raw(work, name, workers):
+    """FFCV's mode without decoding: all pixels in its file."""
+    return ffcv(work, name, workers, raw=True)
+
+
+def ffcv(work, name, workers, raw=False):
     """FFCV encodes anew: at the quality that comes nearest to the bytes of the others."""
     import io
 
@@ -171,7 +176,7 @@ def ffcv(work, name, workers):
     from ffcv.writer import DatasetWriter
     from PIL import Image
 
-    path = work / f"{name}.beton"
+    path = work / (f"{name}-raw.beton" if raw else f"{name}.beton")
     if not path.is_file():
         found = list(samples(work, name))
 
@@ -183,7 +188,7 @@ def ffcv(work, name, workers):
                 return Image.open(io.BytesIO(found[i][0])).convert("RGB"), found[i][1]
 
         quality = {"full": 77, "224": 95, "64": 95}[name]
-        image = RGBImageField(write_mode="jpg", jpeg_quality=quality)
+        image = RGBImageField(write_mode="raw" if raw else "jpg", jpeg_quality=quality)
         writer = DatasetWriter(str(path), {"image": image, "label": IntField()}, num_workers=1)
         writer.from_indexed_dataset(Photographs())
     decoder = RandomResizedCropRGBImageDecoder((SIZES[name],) * 2, scale=SCALE)
@@ -209,6 +214,7 @@ PIPELINES = {
     "webdataset": webdataset,
     "litdata": litdata,
     "ffcv": ffcv,
+    "ffcv-raw": ffcv_raw,
 }
 
 
