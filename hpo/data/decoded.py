@@ -4,7 +4,7 @@ of the work of an image of few pixels.
 They are the pixels that decoding gives, whole and not resized, so that a trial computes the same with and without. Only
 what fits is decoded: see `room`. The file is removed as a node's copy of the data is.
 
-    SLURMTUNE_DECODED_MB   MiB of pixels of a split to keep; 0: none. Default: a quarter of the memory
+    SLURMTUNE_DECODED_MB   MiB of pixels of a split to keep; 0: none. Default: a quarter of the memory, at most 32768
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 DECODED_VARIABLE = "SLURMTUNE_DECODED_MB"
 _PIXELS = "pixels.u8"
 _SHARE = 4  # of the memory: the file's pages are to stay in it beside trials
+_MOST = 32 * 2**30  # more takes minutes to decode, which a short trial would wait for
 _AT_A_TIME = 64  # images of a thread
 
 logger = logging.getLogger(__name__)
@@ -94,7 +95,7 @@ def room() -> int:
             return max(0, int(float(wanted) * 2**20))
         except ValueError:
             raise UsageError(f"{DECODED_VARIABLE} must be a number of MiB, got {wanted!r}.") from None
-    return _memory() // _SHARE
+    return min(_memory() // _SHARE, _MOST)
 
 
 def _memory() -> int:

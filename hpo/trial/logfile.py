@@ -1,11 +1,12 @@
-"""log.txt: what a trial says while it runs, from this package's loggers and timm's."""
+"""log.txt: what a trial says while it runs, from this package's loggers, those of its data, and timm's."""
 
 from __future__ import annotations
 
 import logging
 from pathlib import Path
 
-_NAMES = ("hpo.trial", "timm")
+_OURS = ("hpo.trial", "hpo.data")
+_NAMES = (*_OURS, "timm")
 
 
 def open_log(path: Path) -> logging.Handler:
@@ -15,7 +16,8 @@ def open_log(path: Path) -> logging.Handler:
     handler.setLevel(logging.INFO)
     for name in _NAMES:
         logging.getLogger(name).addHandler(handler)
-    logging.getLogger(_NAMES[0]).setLevel(logging.INFO)
+    for name in _OURS:
+        logging.getLogger(name).setLevel(logging.INFO)
     return handler
 
 

@@ -6,6 +6,7 @@ import h5py
 import numpy as np
 import pytest
 
+from hpo.data import linked as linked_module
 from hpo.data.link import link_file
 from hpo.data.plan import Recipe
 from hpo.data.read import open_split
@@ -32,7 +33,8 @@ def run(config, data, directory):
 
 
 @pytest.mark.parametrize("storage", [{}, {"chunks": (9, 32, 32, 3), "compression": "gzip"}])
-def test_pixels_train_as_raw_shards_of_them(raw_data, configure, storage, tmp_path):
+def test_pixels_train_as_raw_shards_of_them(raw_data, configure, storage, tmp_path, monkeypatch):
+    monkeypatch.setattr(linked_module, "_warned", set())
     train = open_split(raw_data, "train")
     images = np.stack([train.pixels(i) for i in range(len(train))])
     theirs = write_pixels(tmp_path / "theirs.h5", images, train.labels, **storage)
@@ -42,6 +44,8 @@ def test_pixels_train_as_raw_shards_of_them(raw_data, configure, storage, tmp_pa
     linked = run(config, tmp_path / "linked", tmp_path / "a")
     assert linked == run(config, tmp_path / "shards", tmp_path / "b")
     assert linked[1][0] != linked[0][0]
+    said = (tmp_path / "a" / "log.txt").read_text()
+    assert ("is read through libhdf5 (9 images a chunk, compressed by gzip)" in said) == bool(storage)
 
 
 @pytest.fixture
