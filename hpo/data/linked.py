@@ -66,9 +66,9 @@ class LinkedSet(ShardSet):
     def content(self, i: int) -> bytes | np.ndarray:
         if not 0 <= i < len(self):
             raise IndexError(f"sample {i} of {len(self)}")
-        self._require_unchanged()
         row = int(self._rows[i])
         if self._plain is not None:
+            self._require_unchanged()
             return self._all()[row]
         try:
             with LOCK:
@@ -76,6 +76,8 @@ class LinkedSet(ShardSet):
         except (OSError, RuntimeError, KeyError) as error:  # a damaged chunk, a filter that is not installed
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise DataError(f"{self.name(i)} cannot be read ({reason}); mend the file.") from None
+        finally:
+            self._require_unchanged()  # after reading: a change before that is seen here, and is the better reason
         if self.link.layout == "encoded":
             return value.encode("utf-8", "surrogateescape") if isinstance(value, str) else bytes(value)
         return value.transpose(1, 2, 0) if self.link.layout == "NCHW" else value
@@ -93,8 +95,9 @@ class LinkedSet(ShardSet):
     def gather(self, indices: np.ndarray, out: np.ndarray) -> None:
         self._check_gather(indices, out)
         if self._plain is not None and len(indices):
-            self._require_unchanged()
+            self._require_unchanged()  # a map that ends beyond the file kills the process
             np.take(self._all(), self._rows[indices], axis=0, out=out, mode="clip")
+            self._require_unchanged()
             return
         for place, index in enumerate(indices.tolist()):
             out[place] = self.pixels(index)
