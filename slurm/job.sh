@@ -38,6 +38,13 @@ run_step() {
   eval "srun --unbuffered --ntasks-per-node=1 --wait=0 --kill-on-bad-exit=0 --no-kill ${LOG:+--output=$(printf '%q' "$LOG")} ${CONTAINER:-} $1" || status=$?
 }
 
+# without_a_step: whether a further try makes sense. SLURM 22.05 starts a job that was queued again while a host of it was
+# dying without the GPUs that it gave it ("Unable to create step ... Invalid generic resource"); the next start has them.
+without_a_step() {
+  local tries=$RUN/jobs/.without-step-$SLURM_JOB_ID
+  [ "${SLURM_RESTART_COUNT:-0}" -gt 0 ] && echo >> "$tries" && [ "$(wc -l < "$tries")" -le 3 ]
+}
+
 # exit_as_the_attempt: srun's own status tells of any task that was lost; what counts is how rank 0 says that it ended.
 # Where it could not say so (a full disk), the status is its exit code all the same if no task was killed.
 exit_as_the_attempt() {
@@ -46,7 +53,7 @@ exit_as_the_attempt() {
     scontrol requeue "$SLURM_JOB_ID" && sleep 30
   fi
   # shellcheck disable=SC2012  # the names are ours
-  said=$(ls -t "$RUN"/attempts/*"$SLURMTUNE_ATTEMPT"*/exit.json 2>/dev/null | head -n 1)
+  said=$(ls -t "$RUN"/attempts/*"$SLURMTUNE_ATTEMPT"*/exit.json 2>/dev/null | head -n 1 || true)
   if [ -n "$said" ]; then
     [ -z "${note:-}" ] || [ "$status" != 0 ] || rm -f "$note"
     exit "$(sed -n 's/.*"code": *\([0-9]*\).*/\1/p' "$said")"
@@ -56,6 +63,9 @@ exit_as_the_attempt() {
   if [ -n "$folders" ] && scontrol requeue "$SLURM_JOB_ID" 2>/dev/null; then
     echo "slurmtune: the attempt's supervisor was killed; job $SLURM_JOB_ID is queued again" >&2
     sleep 30  # until SLURM ends this script
+  elif [ -z "$folders" ] && without_a_step && scontrol requeue "$SLURM_JOB_ID" 2>/dev/null; then
+    echo "slurmtune: SLURM gave no step to job $SLURM_JOB_ID, which it had queued again; it is queued once more" >&2
+    sleep 30
   elif [ "$status" = 0 ] || [ -z "$folders" ]; then
     echo "slurmtune: srun started no attempt on $RUN; submit it again by launch/submit.py --resume $RUN" >&2
   fi

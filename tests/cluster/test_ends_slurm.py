@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -161,6 +162,22 @@ def test_usr2_a_refused_requeue_and_scancel(slurm, shared_tmp, write_sweep, subm
     at_work(run, 4)
     assert submit("--stop", run).returncode == 0
     assert_unbroken(run, before)
+
+
+def test_the_supervisor_of_rank_0_is_killed(slurm, shared_tmp, write_sweep, submit, at_work, measure):
+    """Nobody says how the attempt ended: the batch script has the job queued again."""
+    run = shared_tmp / "run"
+    path = write_sweep(shared_tmp, trials=2, epochs=ENDLESS, per_class=40)
+    job = start(submit, path, run, "--partition", "gpu", "--time", "40")
+    before = at_work(run, 1)
+    t0 = time.time()
+    for pid, _ in slurm.processes(before.attempts[0]["host"], "submitit.core._submit"):
+        os.kill(pid, signal.SIGKILL)
+    state = at_work(run, 2)
+    measure(fault="supervisor killed", seconds=state.attempts[1]["t"] - t0)
+    assert f"the attempt's supervisor was killed; job {job} is queued again" in log_of(run, job)
+    assert {attempt["job"] for attempt in assert_unbroken(run, before).attempts} == {job}
+    assert submit("--stop", run).returncode == 0
 
 
 def test_a_sweep_that_needs_four_jobs_of_two_minutes(slurm, shared_tmp, write_sweep, submit, measure):

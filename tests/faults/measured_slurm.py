@@ -31,6 +31,9 @@ FAULTS = {  # fault of a line -> fault, how it was injected, what was lost, what
     "head's host: crash before there is a head": (
         "the host of rank 0 crashes as the job starts", CRASH, "nothing", "until the next attempt",
     ),
+    "supervisor killed": (
+        "the supervisor of rank 0 is killed", "SIGKILL", AN_EPOCH, "until the next attempt",
+    ),
     "pool: the head's host crashed: attempt": (
         "the host with a pool's head crashes", CRASH, AN_EPOCH, "until the next attempt",
     ),
