@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from small_sweeps import ROOT
@@ -171,8 +172,9 @@ def test_the_supervisor_of_rank_0_is_killed(slurm, shared_tmp, write_sweep, subm
     job = start(submit, path, run, "--partition", "gpu", "--time", "40")
     before = at_work(run, 1)
     t0 = time.time()
-    for pid, _ in slurm.processes(before.attempts[0]["host"], "submitit.core._submit"):
-        os.kill(pid, signal.SIGKILL)
+    found = slurm.processes(before.attempts[0]["host"], "submitit.core._submit")
+    [pid] = [pid for pid, line in found if Path(line.split()[0]).name.startswith("python")]  # srun names it too
+    os.kill(pid, signal.SIGKILL)
     state = at_work(run, 2)
     measure(fault="supervisor killed", seconds=state.attempts[1]["t"] - t0)
     assert f"the attempt's supervisor was killed; job {job} is queued again" in log_of(run, job)
