@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import time
@@ -56,6 +57,12 @@ def find_allocation(environ: Mapping[str, str] = os.environ) -> Allocation:
         end_time=_end_time(job, environ) if job else None,
         restarts=int(restarts) if job else 0,
     )
+
+
+def describe_signal(signum: int, environ: Mapping[str, str] = os.environ) -> str:
+    """Its name; of SIGTERM in a SLURM job also who may have sent it, as SLURM does not say which."""
+    name = signal.Signals(signum).name
+    return f"{name}, by scancel or a preemption" if name == "SIGTERM" and "SLURM_PROCID" in environ else name
 
 
 def _count_cpus(environ: Mapping[str, str]) -> int:

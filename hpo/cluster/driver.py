@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from hpo.cluster.allocation import describe_signal
 from hpo.cluster.driver_main import STOP_SIGNALS
 from hpo.cluster.housekeeping import CheckpointBudget
 from hpo.cluster.nodes import NodeWatch, drain_if_idle
@@ -165,7 +166,7 @@ def _leave_on_request(rendezvous: Rendezvous, close: Callable[[str], None]) -> N
     """
     signum = signal.sigwait(STOP_SIGNALS)
     try:
-        asked = rendezvous.read("asked") or {"reason": signal.Signals(signum).name, "next": ""}
+        asked = rendezvous.read("asked") or {"reason": describe_signal(signum), "next": ""}
         close(f"stopped on request ({asked['reason']})" + (f"; {asked['next']}" if asked["next"] else ""))
     finally:
         os._exit(STOPPED)

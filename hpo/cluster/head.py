@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hpo.cluster.allocation import Allocation
+from hpo.cluster.allocation import Allocation, describe_signal
 from hpo.cluster.fencing import fence_others
 from hpo.cluster.jobs import cancel_jobs, read_jobs
 from hpo.cluster.processes import Child, is_there
@@ -29,7 +29,6 @@ _DRAIN_S = 20  # for the driver to save and leave, less than SLURM's usual 30 s 
 _SETTLE_S = 5  # in which a Ray that the driver has failed with ends as well
 _LOOK_S = 2.0  # at the requests that come as files
 FOREGROUND = "SLURMTUNE_FOREGROUND"  # on this machine: the command that the attempt ends with (processes.identify)
-_TERM = "SIGTERM, by scancel or a preemption"  # SLURM does not say which
 _CRASHED = 4  # exit code of an attempt whose Ray or driver was lost
 
 
@@ -135,7 +134,7 @@ class HeadSupervisor(Supervisor):
             if (reason := self.asked or self._reopening) and deadline is None:
                 say(f"stopping because of {reason}")
                 deadline = time.monotonic() + _DRAIN_S
-                words = _TERM if reason == "SIGTERM" and self.allocation.job else reason
+                words = describe_signal(signal.SIGTERM) if reason == "SIGTERM" else reason
                 self.rendezvous.announce("asked", reason=words, next=self._why_not_again())
                 driver.send(signal.SIGTERM)
             if deadline and time.monotonic() > deadline:
