@@ -7,6 +7,7 @@ of our own; hpo.trialkeys lists them all. A key that is not there is refused.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -104,7 +105,8 @@ class TrialConfig:
         }
 
 
-def known_keys() -> dict[str, dataclasses.Field[Any]]:
+@functools.cache  # asked for at every report of a trial
+def known_keys() -> Mapping[str, dataclasses.Field[Any]]:
     """Canonical key -> its field, in the order of the sections."""
     return {f"{prefix}.{f.name}": f for prefix, (_, section) in SECTIONS.items() for f in dataclasses.fields(section)}
 
