@@ -8,6 +8,8 @@ from typing import Any
 from simulator import Tuner
 from tasks import Config, Task
 
+VARIANT_NAMES = ("finer", "extrapolated", "weighted", "bandit", "near-best", "near-default", "sobol")
+
 
 def our_grace(task: Task) -> int:
     """The first rung that slurmtune would place (hpo.search.asha.place_rungs): after a warm-up of 10 % where the task
@@ -20,6 +22,13 @@ def _ours(task: Task, seed: int, first: Config, **tune: Any) -> Tuner:
     from ours import Ours
 
     return Ours(task, seed, first, **tune)
+
+
+def _variant(task: Task, seed: int, first: Config, **arguments: Any) -> Tuner:
+    from ours import Ours
+    from variants import VARIANTS
+
+    return Ours(task, seed, first, sweep=VARIANTS[arguments["name"]], searcher="bayes")
 
 
 def _ray(task: Task, seed: int, first: Config, **arguments: Any) -> Tuner:
@@ -68,6 +77,7 @@ def _deephyper(task: Task, seed: int, first: Config, **arguments: Any) -> Tuner:
 
 METHODS: dict[str, tuple[Any, dict[str, Any]]] = {
     "bayes": (_ours, {"searcher": "bayes"}),
+    **{f"bayes-{name}": (_variant, {"name": name}) for name in VARIANT_NAMES},
     "random-asha": (_ours, {"searcher": "random"}),
     "random-fifo": (_ray, {"searcher": "random", "scheduler": "FIFO"}),
     "ray-random-asha": (_ray, {"searcher": "random", "scheduler": "ASHA"}),

@@ -31,11 +31,13 @@ def space_of(task: Task, default: dict[str, Any]) -> Space:
 
 
 class Ours:
-    """`default` is the first point: for a fair start a random one, as peers have it. `earlier`: see hpo.warmstart."""
+    """`default` is the first point: for a fair start a random one, as peers have it. `earlier`: see hpo.warmstart.
+    `sweep`: another class, see variants.py."""
 
     def __init__(
-        self, task: Task, seed: int, default: dict[str, Any], earlier: dict[str, Any] | None = None, **tune: Any
-    ) -> None:
+        self, task: Task, seed: int, default: dict[str, Any], earlier: dict[str, Any] | None = None,
+        sweep: type[Sweep] = Sweep, **tune: Any,
+    ) -> None:  # fmt: skip
         self.task = task
         self.folder = Path(tempfile.mkdtemp(dir="/dev/shm"))
         self._journal = Journal(self.folder / "journal.jsonl")
@@ -43,7 +45,7 @@ class Ours:
             name=task.name, data=Path("none"), task="classification", metric="error", mode="min", seed=seed,
             space=space_of(task, default), tune=TuneConfig(num_trials=_WITHOUT_END, **tune), earlier=earlier or {},
         )  # fmt: skip
-        self.sweep = Sweep(config, self._journal, "simulated")
+        self.sweep = sweep(config, self._journal, "simulated")
         self.sweep.start_attempt(job="", host="simulated", nodes=1)
 
     def ask(self) -> Job | None:

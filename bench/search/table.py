@@ -142,6 +142,22 @@ def write_table(table: Table, tasks: list[str], ours: str) -> str:
     return "\n".join(lines)
 
 
+def write_against_rungs(table: Table, tasks: list[str], ours: str) -> str:
+    """`ours` among the peers that were given our rungs: its mean rank, and the median peer of each task."""
+    peers = [m for m in table.methods(tasks) if m.endswith("-rungs")]
+    if not peers:
+        return ""
+    told = []
+    for place, budget in enumerate(table.budgets):
+        values = {m: table.column(m, tasks, place) for m in [ours, *peers]}
+        median = np.median([values[m] for m in peers], 0)
+        rank, p = _mean_ranks(values)[ours], wilcoxon(values[ours] - median)
+        told.append(f"@{budget} {values[ours].mean():.3f} against {median.mean():.3f} (p {p:.2g}), rank {rank:.1f}")
+    best = min(_mean_ranks(values)[m] for m in peers)
+    head = f"Against the median of the {len(peers)} peers with our rungs"
+    return f"\n{head}: {'; '.join(told)}; the best of them {best:.1f} at the end.\n"
+
+
 def _mark(columns: Mapping[str, np.ndarray], p: Mapping[str, float], method: str, ours: str, place: int) -> str:
     """* where `ours` is significantly better than `method`, ! where it is significantly worse (Holm, 5 %)."""
     if method == ours or p[method] >= 0.05:
@@ -181,7 +197,8 @@ def main(argv: list[str] | None = None) -> int:
     table = Table(runs, chosen, options.workers)
     tasks = sorted(set(chosen) & {task for task in table.values[options.ours]})
     head = f"{len(tasks)} tasks ({options.split}), {options.workers} workers"
-    sys.stdout.write(f"{head}\n\n{write_table(table, tasks, options.ours)}\n{count_failed(every)}")
+    sys.stdout.write(f"{head}\n\n{write_table(table, tasks, options.ours)}\n"
+                     f"{write_against_rungs(table, tasks, options.ours)}{count_failed(every)}")  # fmt: skip
     return 0
 
 
