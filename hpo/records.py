@@ -14,7 +14,8 @@ directory can be rebuilt from it. Each event has `v` (format version), `n` (its 
     worker_released  attempt worker host                      a pool's worker that is needed no more
     used             attempt gpu_hours                        so far, of all attempts; where there is a budget
     suggested        trial number origin params note          origin: default, user, earlier, random, model, searcher;
-                                                              rung: the model knew who had come there by then
+                                                              rung: the model knew who had come there by then;
+                                                              alone: of this sweep only, not of earlier ones
     started          trial attempt node epoch                 epoch: completed ones it goes on from
     reported         trial attempt epoch metrics              a metric that is not finite is null; with end, the trial
                                                               ends by itself; opened: seconds that opening it took
@@ -192,6 +193,7 @@ class Trial:
     note: str = ""
     suggested_at: int = 0  # the place of its suggestion in the journal
     rung: int | None = None  # that the model which suggested it looked at
+    alone: bool = False  # it looked at none of the earlier sweeps that warm_start gave
     state: str = "suggested"  # suggested, running, interrupted, paused, promoted or one of FINAL_STATES
     reason: str = ""
     end: str = ""  # why it ends by itself, from its last report
@@ -288,7 +290,8 @@ class SweepState:
         self.ended = event
 
     def _on_suggested(self, event: Event) -> None:
-        about = {"note": event.get("note", ""), "suggested_at": event["n"], "rung": event.get("rung")}
+        about = {"note": event.get("note", ""), "suggested_at": event["n"], "rung": event.get("rung"),
+                 "alone": event.get("alone", False)}  # fmt: skip
         trial = Trial(event["trial"], event["number"], event["params"], event["origin"], **about)
         self.trials[trial.id] = self.unfinished[trial.id] = trial
 

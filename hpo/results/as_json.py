@@ -25,7 +25,8 @@ def to_json(results: Results, rows: list[Row]) -> dict[str, Any]:
                     value, best_epoch, epochs, max_epochs, params, origin, seconds, node,
                     curve [[epoch, value or null]], decisions, judgements, failures (the journal's events),
                     metrics (all of its best epoch, else of its last), note (of the searcher), suggested_at (its
-                    place in the journal), rung (that the model which suggested it looked at, or null)
+                    place in the journal), rung (that the model which suggested it looked at, or null), alone (it
+                    looked at none of the earlier sweeps that warm_start gave)
         attempts    id, job, host, nodes, started_at (Unix seconds), clock (seconds of earlier ones), seconds,
                     ended (false: at work or killed), reason
         history     each new best: seconds (of the attempts' time), trial, epoch, value

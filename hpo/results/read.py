@@ -49,6 +49,7 @@ class Row:
     note: str = ""  # what the searcher said of it
     suggested_at: int = 0  # the place of its suggestion in the journal
     rung: int | None = None  # that the model which suggested it looked at
+    alone: bool = False  # it looked at none of the earlier sweeps that warm_start gave
 
 
 @dataclass(frozen=True)
@@ -266,6 +267,7 @@ def _row(trial: Trial, rank: int | None, state: SweepState, timeline: Timeline, 
         note=trial.note,
         suggested_at=trial.suggested_at,
         rung=trial.rung,
+        alone=trial.alone,
     )
 
 

@@ -24,7 +24,7 @@ def describe_evidence(results: Results, row: Row, write: Callable[[float | None]
         members = [(values[-1], trial) for trial, values in known.items() if len(values) == rung]
         if members:
             lines.append(f"  It knew {count(len(members), 'trial')} at rung {rung}: {_list(members, results, write)}.")
-    earlier = results.settings.get("earlier", {}).get("observations", [])
+    earlier = [] if row.alone else results.settings.get("earlier", {}).get("observations", [])
     if compared := sum(len(old["values"]) >= least for old in earlier):
         lines.append(f"  It knew {count(compared, 'trial')} of earlier sweeps, given by warm_start.")
     barred = sorted(other.trial for other in results.rows if _barred(other, before))

@@ -45,6 +45,7 @@ class Suggestion:
     origin: str  # default, user, random or model; searcher: one of Ray Tune's
     note: str = ""
     rung: int | None = None  # that the model looked at, from 1: it knew who had come there
+    alone: bool = False  # it did not look at the earlier sweeps that there are
 
 
 def startup_trials(space: Space, num_trials: int) -> int:
@@ -89,7 +90,8 @@ def suggest(
         endless = math.isinf(space.size)  # no draw comes twice: the cost need not grow with the sweep
         return Suggestion(next(drawn) if endless else _untried(space, seen, drawn), "random")
     dice = np.random.default_rng(suggestion_seed(seed, number))
-    evidence = gather(space, seen, maximise, draw_weights(objectives, dice) if objectives > 1 else None)
+    looked_at = _without_earlier(seen, startup, dice)
+    evidence = gather(space, looked_at, maximise, draw_weights(objectives, dice) if objectives > 1 else None)
     rung = _enough(evidence) if dice.random() < 0.5 else 0
     view = evidence.at_rung(rung)
     if dice.random() < 0.5:
@@ -98,9 +100,17 @@ def suggest(
     else:
         found, name = _improving(space, view, dice), "Gaussian process"
     params = _untried(space, seen, chain(found, (space.sample(rng) for _ in repeat(None))))
-    return Suggestion(
-        params, "model", f"{int((~view.barred).sum())} trials that reached rung {rung + 1}; {name}", rung + 1
-    )
+    note = f"{int((~view.barred).sum())} trials that reached rung {rung + 1}; {name}"
+    return Suggestion(params, "model", note, rung + 1, alone=len(looked_at) < len(seen))
+
+
+def _without_earlier(seen: Sequence[Observation], startup: int, dice: np.random.Generator) -> Sequence[Observation]:
+    """What the model looks at: every other time, by a coin, this sweep's own trials alone, once `startup` of them have
+    a value. Those of earlier sweeps help at the start, and later hold the search where the earlier one had come to."""
+    own = [observation for observation in seen if not observation.earlier]
+    if len(own) == len(seen) or sum(bool(o.values) and not o.barred for o in own) < startup or dice.random() < 0.5:
+        return seen
+    return own
 
 
 def _enough(evidence: Evidence) -> int:

@@ -28,6 +28,7 @@ class Observation:
     failed: bool = False  # out of the running without a value: neither good nor bad is known
     barred: bool = False  # it cannot be trained, whatever values it had: as bad as any
     costs: tuple[float, ...] = ()  # of the objectives beside the metric, less is better
+    earlier: bool = False  # of another sweep, by warm_start
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,8 @@ class Sweep:
         self._lock = threading.RLock()  # the driver's thread for signals may end the attempt at any moment
         self.state = SweepState()
         self._scheduler, self._ending = Scheduler(config), Ending(config)
-        self._seen = [Observation(old["params"], old["values"]) for old in config.earlier.get("observations", [])]
+        old = config.earlier.get("observations", [])
+        self._seen = [Observation(known["params"], known["values"], earlier=True) for known in old]
         self._places: dict[str, int] = {}  # trial -> its place in what the searcher has seen
         self._waiting: list[str] = []
         self.blocked = ""  # what keeps every trial of this attempt from going on
@@ -232,6 +233,7 @@ class Sweep:
             origin, note = "earlier", earlier[place]["from"]
         about: dict[str, Any] = {"params": suggestion.params, "origin": origin, "note": note}
         about |= {} if suggestion.rung is None else {"rung": suggestion.rung}
+        about |= {"alone": True} if suggestion.alone else {}
         self._write("suggested", trial=trial_id, number=number, **about)
         return self.state.trials[trial_id]
 

@@ -12,6 +12,8 @@ import pytest
 from hpo.config import SweepConfig
 from hpo.errors import UsageError
 from hpo.records import Journal
+from hpo.results.read import open_results, read_results
+from hpo.results.why import explain_trial
 from hpo.search.sweep import Sweep
 from hpo.space import parse_space
 from hpo.tuneconfig import TuneConfig
@@ -71,6 +73,23 @@ def test_of_the_same_sweep_the_values_count(old, tmp_path):
     assert (trials[0].origin, trials[1].origin, trials[2].origin) == ("default", "earlier", "model")
     assert trials[1].params == best.params
     assert trials[1].note == f"trial {best.id} of sweep"
+
+
+def test_once_it_has_trials_of_its_own_every_other_model_looks_at_them_alone(old, tmp_path):
+    settings = warmed(old, config())
+    settings = dataclasses.replace(settings, tune=dataclasses.replace(settings.tune, num_trials=60))
+    sweep = run(tmp_path / "new", settings, 60)
+    models = [trial for trial in sweep.state.trials.values() if trial.origin == "model"]
+    own = {trial.id: sum(other.number < trial.number for other in sweep.state.trials.values()) for trial in models}
+    assert not any(trial.alone for trial in models if own[trial.id] < 8)
+    later = [trial for trial in models if own[trial.id] >= 8]
+    assert 0.25 < sum(trial.alone for trial in later) / len(later) < 0.75
+    results = read_results(open_results(tmp_path / "new"))
+    for row in (row for row in results.rows if row.origin == "model"):
+        told = "trials of earlier sweeps" in "\n".join(explain_trial(results, row))
+        assert told == (not row.alone)
+        if row.rung == 1:
+            assert int(row.note.partition(" ")[0]) == own[row.trial] + (0 if row.alone else 12)
 
 
 @pytest.mark.parametrize(
