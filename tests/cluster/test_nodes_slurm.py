@@ -99,6 +99,8 @@ def test_a_host_of_a_trial_is_lost(slurm, start, submit, wait_for_event, nodes):
     slurm.node("crash", hit)
     wait_for_event(run, lambda s: s.trials[trial.id].failures, WAIT_S)
     if nodes == 3:
+        state = wait_for_event(run, lambda s: s.attempts[0].get("ended"), WAIT_S)
+        assert state.attempts[0]["ended"]["reason"] == "only 2 of the 3 hosts that a trial needs are left"
         slurm.node("boot", hit)
 
     def goes_on(state):
