@@ -11,7 +11,7 @@ Nobody else joins file names. All paths lie below one directory, so that a moved
          stop.json           there while submit.py --stop wants the sweep to rest
          jobs/               one file for each SLURM job that was submitted for the sweep
          attempts/ID/        rendezvous and logs of one job
-         trials/ID/          params.json result.json progress.csv events.out.tfevents.* log.txt checkpoint/
+         trials/ID/          params.json result.json progress.csv events.out.tfevents.* log.txt log-N.txt checkpoint/
                             fault.txt, while it runs: where it stood when it hung or crashed
          micro_batches.json  what fitted into memory, see hpo.microbatches
          compiled/KEY/       0700: what torch.compile made on nodes alike, see hpo.trial.compilecache

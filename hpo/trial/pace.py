@@ -15,7 +15,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,8 @@ class Pace:
     cpus_used: CPU seconds a second, which on a busy machine are fewer than the trial would use. import_s: from the
     start of the process until torch, timm and the rest were imported.
     device_bytes: all memory that the GPU has, 0 without one.
-    compile_s: what the first updates took longer than others, with env.compile; little where the node has the code."""
+    compile_s: by how much the first updates and evaluation took longer than others, with env.compile; little where the
+    node has the code."""
 
     device: str
     parameters: int
@@ -73,18 +74,18 @@ class _Sample(Training):
 
     def measure(self, open_s: float, budget_s: float) -> Pace:
         whole, judged = self._loader, self._validation
-        began = time.perf_counter()
-        self._take(whole, _WARM_UP)
-        warm_up_s = time.perf_counter() - began
+        warm_up_s = _seconds(lambda: self._take(whole, _WARM_UP))
         began, used = time.perf_counter(), time.process_time()
         update_s = self._train_for(whole, budget_s)
         cpus_used = (time.process_time() - used) / (time.perf_counter() - began)
         batches = -(-judged._count // self.config.env.batch_size)
         few = max(1, min(batches, round(budget_s / max(update_s, 1e-9))))
         self._validation = _Part(judged, few)  # type: ignore[assignment]
+        compiling = self.config.env.compile
+        first_s = _seconds(self._evaluate) if compiling else 0.0  # evaluation has code of its own
         began = time.perf_counter()
         metrics = self._evaluate()
-        evaluation_s = (time.perf_counter() - began) * batches / few
+        evaluated_s = time.perf_counter() - began
         began = time.perf_counter()
         self._progress.epoch = 1
         self._complete({"epoch": 1, **metrics}, {})
@@ -96,11 +97,11 @@ class _Sample(Training):
             open_s=open_s,
             update_s=update_s,
             updates=len(whole),
-            evaluation_s=evaluation_s,
+            evaluation_s=evaluated_s * batches / few,
             checkpoint_s=time.perf_counter() - began,
             cpus_used=cpus_used,
             device_bytes=torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else 0,
-            compile_s=max(0.0, warm_up_s - _WARM_UP * update_s) if self.config.env.compile else 0.0,
+            compile_s=max(0.0, warm_up_s - _WARM_UP * update_s + first_s - evaluated_s) if compiling else 0.0,
         )
 
     def _train_for(self, whole: Loader, budget_s: float) -> float:
@@ -136,6 +137,12 @@ class _Part:
 
     def evaluation(self, middle: Middle) -> Iterator[Batch]:
         return itertools.islice(self._loader.evaluation(middle), self._few)
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
 
 
 def _forget_peak() -> None:

@@ -13,7 +13,7 @@ from small_sweeps import make_shards
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.ray
-PATIENCE_S = 900
+PATIENCE_S = 1800
 PLAN = {
     "oom": {"fault": "little memory", "epoch": 2},
     "killed": {"fault": "killed", "epoch": 2},
