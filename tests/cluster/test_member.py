@@ -12,7 +12,7 @@ import pytest
 from small_sweeps import make_shards
 
 ROOT = Path(__file__).resolve().parents[2]
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.faults]
 PATIENCE_S = 1800
 PLAN = {
     "oom": {"fault": "little memory", "epoch": 2},
