@@ -67,6 +67,8 @@ CASES = [  # name, sweep file, flags, exit code, words of the one line
      ["num_gpus 8", "has 2", "--gpus-per-node"]),
     ("a trial over more hosts than there are", "sweep.yaml", ["--set", "resources_per_trial={num_nodes: 2}"], 2,
      ["num_nodes 2", "has 1 host;", "--nodes"]),
+    ("a trial over hosts, on this machine", "sweep.yaml",
+     ["--set", "resources_per_trial={num_nodes: 2}", "--cluster", "local"], 2, ["num_nodes 2", "one node"]),
     ("a trial over hosts of a pool", "sweep.yaml",
      ["--set", "resources_per_trial={num_nodes: 2}", "--nodes", "2", "--mode", "pool"], 2, ["num_nodes 2", "pool"]),
     ("a trial that cannot be spread alike", "sweep.yaml",

@@ -11,7 +11,7 @@ from hpo.check.corners import Kind, find_kinds
 from hpo.check.dataset import DataFacts, check_dataset, read_facts
 from hpo.check.findings import Findings
 from hpo.check.models import ModelCheck, judge_kinds, judge_limit
-from hpo.check.resources import check_resources
+from hpo.check.resources import check_local, check_resources
 from hpo.check.settings import check_settings
 from hpo.check.site import check_site
 from hpo.check.storage import check_place, check_room
@@ -57,6 +57,8 @@ class Preflight:
             facts = read_facts(config)
             check_settings(config, facts, findings)
             check_dataset(config, facts, findings, on_slurm, mode == "deep")
+        if not on_slurm:
+            check_local(config, findings)
         check_place(run, findings, on_slurm)
         self._has_place = not findings.wrong("directory")
         with findings.on("models"):

@@ -28,6 +28,16 @@ def check_resources(config: SweepConfig, request: SlurmRequest, findings: Findin
         )
 
 
+def check_local(config: SweepConfig, findings: Findings) -> None:
+    """What no sweep on this machine can give a trial."""
+    if (config.tune.num_nodes or 1) > 1:
+        with findings.on("site"):
+            raise UsageError(
+                f"resources_per_trial.num_nodes {config.tune.num_nodes}: this machine is one node; leave it out with "
+                "--cluster local, or submit to SLURM with --nodes."
+            )
+
+
 def _check_fit(tune: TuneConfig, hosts: int, gpus: int, cpus: int | None) -> None:
     """
     Raises:
