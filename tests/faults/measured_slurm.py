@@ -55,7 +55,7 @@ FAULTS = {  # fault of a line -> fault, how it was injected, what was lost, what
         "`scancel`", "then `--resume`; exit code of `submit.py --wait` and of the batch step: 75", AN_EPOCH, SAVED,
     ),
     "submit.py --stop": ("`submit.py --stop`", "", AN_EPOCH, SAVED),
-    "walltime": ("a sweep that needs four jobs of 2 minutes", "the walltime; it took five", AN_EPOCH, "for the whole sweep"),
+    "walltime": ("a sweep that needs four jobs of 2 minutes", "it took five", AN_EPOCH, "for the whole sweep"),
     "no progress": (
         "no attempt gets anywhere", "trials that hang; three attempts, then `--max-attempts 4`", "nothing",
         "until it gave up",
