@@ -6,7 +6,6 @@ An epoch that mixes the images of some blocks with each other (hpo.trial.order) 
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
 
@@ -32,34 +31,42 @@ def cut_blocks(begins: np.ndarray, ends: np.ndarray, starts: list[int], size: in
 
 
 class Blocks:
-    """The `capacity` blocks that were read last. Threads may ask at the same time; each block is read once.
+    """The `capacity` blocks whose turn comes last. Threads may ask at the same time; each block is read once.
 
-    The oldest is let go, used or not: one that was read ahead has not been used yet.
+    Threads that read ahead ask in no certain order, so that what goes first is not what was read first. Of equal turns
+    the oldest goes, used or not: one that was read ahead has not been used yet.
     """
 
     def __init__(self, read: Callable[[int], bytes], capacity: int) -> None:
         """`read`: gives the bytes of block number n."""
         self._read, self._capacity = read, capacity
-        self._held: OrderedDict[int, Future[bytes]] = OrderedDict()
+        self._held: dict[int, Future[bytes]] = {}
+        self._turns: dict[int, int] = {}
         self._lock = threading.Lock()
 
-    def get(self, number: int) -> bytes:
+    def get(self, number: int, turn: int = 0) -> bytes:
         with self._lock:
             future = self._held.get(number)
             mine = future is None
+            self._turns[number] = turn
             if future is None:
                 future = self._held[number] = Future()
                 while len(self._held) > self._capacity:
-                    self._held.popitem(last=False)
+                    self._let_go(min(self._turns, key=self._turns.__getitem__))
         if mine:
             try:
                 future.set_result(self._read(number))
             except BaseException as error:
                 with self._lock:
-                    self._held.pop(number, None)
+                    if self._held.get(number) is future:
+                        self._let_go(number)
                 future.set_exception(error)
         return future.result()
 
     def forget(self) -> None:
         with self._lock:
             self._held.clear()
+            self._turns.clear()
+
+    def _let_go(self, number: int) -> None:
+        del self._held[number], self._turns[number]

@@ -115,7 +115,8 @@ class Loader:
         self._plan = EpochPlan(self._count, self._batch_size, blocks)
         self._blocks: Blockwise | None = None
         if blocks is not None and isinstance(self._shards, ShardSet):
-            self._blocks = Blockwise(self._shards, blocks, WINDOW, self._delivery.world)
+            part = len(range(self._delivery.rank, self._batch_size, self._delivery.world))
+            self._blocks = Blockwise(self._shards, blocks, WINDOW, self._batch_size / max(1, part))
         self._pixels = Pixels(self._shards, self._delivery, self._decoded, self._blocks)
 
     def training(self, augmentation: Augmentation, first: int = 0) -> Iterator[Batch]:
