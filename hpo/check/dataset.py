@@ -56,11 +56,12 @@ def check_dataset(config: SweepConfig, facts: DataFacts, findings: Findings, on_
         if deep:
             _check_deeply(config.data)
         read = "every byte as written" if deep else "as large as written"
-        where = f"{len(manifest.shards)} shards of {facts.num_bytes / 1e6:.4g} MB, {read}"
+        where = f"{len(manifest.shards)} shards"
         if manifest.link:
-            where = f"{manifest.link.path} of {facts.num_bytes / 1e6:.4g} MB, " + _describe_link(deep)
+            read = "every image of which can be read" if deep else "linked, not copied; read through HDF5"
+            where = manifest.link.path
         findings.ok("data", f"{config.data}: {facts.train} training and {facts.validation} validation samples in "
-                            f"{where}")  # fmt: skip
+                            f"{where} of {facts.num_bytes / 1e6:.4g} MB, {read}")  # fmt: skip
     places = [config.data, *([Path(manifest.link.path)] if manifest.link else [])]
     if on_slurm and (hidden := next((place for place in places if lies_on_one_host(place)), None)):
         findings.warn("data", f"data {hidden} lies where each host has files of its own: compute nodes will not "
@@ -108,10 +109,6 @@ def _check_deeply(directory: Path) -> None:
     if damages:
         more = f" (and {len(damages) - 1} more damages)" if len(damages) > 1 else ""
         raise DataError(f"data {directory}: {damages[0]}{more}; `prepare.py --check {directory}` lists them.")
-
-
-def _describe_link(deep: bool) -> str:
-    return "every image of which can be read" if deep else "linked, not copied; read through HDF5"
 
 
 def lies_on_one_host(path: Path) -> bool:

@@ -18,8 +18,9 @@ from hpo.cluster.processes import Child, is_there
 from hpo.cluster.quorum import SHORT
 from hpo.cluster.rendezvous import LOOPBACK, own_address, reachable
 from hpo.cluster.requeue import requeue
-from hpo.cluster.supervisor import END_GRACE_S, POLL_S, START_TRIES, STOPPED, Supervisor, log_of, say
+from hpo.cluster.supervisor import END_GRACE_S, POLL_S, START_TRIES, Supervisor, log_of, say
 from hpo.cluster.terms import Terms, fruitless, read_terms, spent
+from hpo.errors import STOPPED
 from hpo.layout import SweepDirectory, read_json
 from hpo.records import SweepState, read_events
 from hpo.usage import Usage, origin

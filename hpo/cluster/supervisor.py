@@ -21,10 +21,9 @@ from hpo.cluster.raynode import START, RayNode, prepare_node, ray_environment
 from hpo.cluster.rendezvous import Rendezvous, reachable
 from hpo.cluster.tempdir import TempDirectory
 from hpo.data.nodecopy import remove_copies
-from hpo.errors import STOPPED, ClusterError
+from hpo.errors import ClusterError
 from hpo.layout import SweepDirectory
 
-__all__ = ["END_GRACE_S", "POLL_S", "START_TRIES", "STOPPED", "Supervisor", "log_of", "say"]
 START_TRIES = 3
 POLL_S = 0.2
 END_GRACE_S = 4.0

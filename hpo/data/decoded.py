@@ -140,10 +140,9 @@ def _decode(shards: ShardSet, path: Path) -> None:
 
 
 def _pixels(shards: ShardSet, i: int, scratch: Scratch) -> np.ndarray:
-    content, shape = shards.content(i), (int(shards.heights[i]), int(shards.widths[i]))
-    if not isinstance(content, bytes):
+    if shards.image_shape is not None:
         return np.ascontiguousarray(shards.pixels(i))
     try:
-        return decode_into(scratch, content, shape, None)
+        return decode_into(scratch, shards.read_bytes(i), (int(shards.heights[i]), int(shards.widths[i])), None)
     except DataError as error:
         raise DataError(f"{shards.name(i)} cannot be decoded: {error}") from None

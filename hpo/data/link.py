@@ -103,9 +103,7 @@ def read_index(directory: Path, link: Link) -> Index:
 
 
 def _is_there(out: Path, manifest: Manifest) -> bool:
-    if out.is_dir() and not any(out.iterdir()):
-        return False
-    if not out.exists():
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return False
     if not (out / MANIFEST).is_file():
         raise UsageError(f"{out} holds something else; give a new or empty directory to --out.")
