@@ -240,8 +240,7 @@ class Training:
                             world=self.ranks.world, interpolation=self._feed.interpolation)  # fmt: skip
         seen = [decode_once(split) if config.uses("timm_image") else None for split in (train, validation)]
         blocks = self._mixes_blocks(data) and not seen[0]
-        self._loader = self._open_loader(opened, train, delivery, seen[0])
-        self._loader.mix_blocks(blocks)
+        self._loader = self._open_loader(opened, train, delivery, seen[0], blocks)
         self._validation = self._open_loader(opened, validation, delivery, seen[1])
         self._progress, self._checkpoint = Progress(micro_batch=self._compute.micro_batch, blocks=blocks), ""
         if resumed:
@@ -287,12 +286,18 @@ class Training:
         return choice == "blocks"
 
     def _open_loader(
-        self, opened: contextlib.ExitStack, shards: ShardSet, delivery: Delivery, decoded: Decoded | None
+        self,
+        opened: contextlib.ExitStack,
+        shards: ShardSet,
+        delivery: Delivery,
+        decoded: Decoded | None,
+        blocks: bool = False,
     ) -> Loader:
         env = self.config.env
         sizes = (env.batch_size, env.num_workers)
         uses = self.config.uses("timm_image")
-        loader = Loader(shards, self._task.targets(shards.labels), delivery, *sizes, with_images=uses, decoded=decoded)
+        targets = self._task.targets(shards.labels)
+        loader = Loader(shards, targets, delivery, *sizes, with_images=uses, decoded=decoded, blocks=blocks)
         opened.callback(loader.close)
         return loader
 
