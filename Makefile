@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 FAULTS ?= runs/faults
-JOBS ?= 2
+JOBS ?= 4
 PYTEST := $(BIN)/python -m pytest --durations=15 -n $(JOBS) --dist loadfile --no-loadscope-reorder
 CACHES := .pytest_cache .mypy_cache .ruff_cache *.egg-info
 
@@ -39,8 +39,7 @@ demo: .venv/ready
 test: .venv/ready
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 		tests/slurm_cluster/install.sh || true; tests/launch/install.sh || true; fi
-	$(PYTEST) -m 'not slurm and not faults'
-	$(BIN)/python -m pytest --durations=15 -m 'slurm and not faults'
+	$(PYTEST) -m 'not faults'
 
 test-fast: .venv/ready
 	$(PYTEST) -m 'not ray and not slurm and not faults'

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 ROOT = Path(__file__).resolve().parents[1]
 CLUSTER = ROOT / "tests" / "slurm_cluster"
@@ -27,6 +28,7 @@ _PREFIXES = ("SLURM_", "SBATCH_", "SLURMTUNE_", "RAY_", "SUBMITIT_")
 _ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "OUT_OF_MEMORY")
 _PROGRAMS = ("slurmctld", "slurmd", "slurmdbd", "munged", "mariadbd", "ip")
 _ENABLE = "to enable them, as root on Debian or Ubuntu: tests/slurm_cluster/install.sh"
+_ON_SLURM = "_slurm.py"  # so end the names of the files with tests on SLURM
 _passed = pytest.StashKey[bool]()
 
 
@@ -40,11 +42,27 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Fast ones first, then those that start Ray, then those on SLURM. Whoever uses the cluster is marked so."""
+    """Fast ones first, then those that start Ray, then those on SLURM, which are marked so. With several workers those
+    on SLURM, which wait more than they work, begin at once in one of them."""
     for item in items:
         if "slurm_cluster" in getattr(item, "fixturenames", ()):
             item.add_marker("slurm")
-    items.sort(key=lambda item: 2 if item.get_closest_marker("slurm") else 1 if item.get_closest_marker("ray") else 0)
+            assert item.path.name.endswith(_ON_SLURM), f"{item.nodeid} needs the cluster: move it to *{_ON_SLURM}"
+    on_slurm = -1 if "PYTEST_XDIST_WORKER" in os.environ else 2
+    order = {"slurm": on_slurm, "ray": 1}
+    items.sort(key=lambda item: next((place for mark, place in order.items() if item.get_closest_marker(mark)), 0))
+
+
+class _Scheduling(LoadFileScheduling):
+    """A file's tests stay with one worker, and all on SLURM too, of which there is one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file: str = super()._split_scope(nodeid)
+        return "slurm" if file.endswith(_ON_SLURM) else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Scheduling:
+    return _Scheduling(config, log)
 
 
 @pytest.hookimpl(wrapper=True)
