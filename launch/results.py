@@ -39,13 +39,14 @@ from hpo.results.live import live_lines
 from hpo.results.logs import log_lines
 from hpo.results.read import FailureGroup, Results, Row, open_results, read_results
 from hpo.results.select import choose_rows, render_csv
-from hpo.results.sequel import goes_on
+from hpo.results.sequel import goes_on, left_the_queue
 from hpo.results.table import align, best_yaml, chosen_columns, render_comparison, render_table, render_trial, summarise
 from hpo.results.why import explain_trial
 from hpo.results.wording import one_line
 from launch.terminal import colour, command, whole_number
 
 _WITHOUT_BEST = "the sweep ended without one usable trial; --trial 0 shows the first, --all why each ended."
+_ASK_S = 30.0  # between two looks at SLURM's queue
 _BOLD, _GREEN = "1", "32"
 _VERBS = {"best": 0, "trial": 1, "why": 1, "failures": 0, "log": 1, "compare": 9}  # and how many words may follow
 
@@ -233,7 +234,7 @@ def _compared(sweeps: Sequence[Results], as_json: bool) -> str:
 
 def _watch(place: str, seconds: int) -> int:
     """Shows the sweep's progress until it comes to rest; elsewhere than on a terminal when it changes."""
-    live, before = sys.stdout.isatty(), (-1.0, False)
+    live, before, asked = sys.stdout.isatty(), (-1.0, False), 0.0
     while True:
         results, now = read_results(open_results(place)), time.time()
         lines = live_lines(results, now)
@@ -245,8 +246,11 @@ def _watch(place: str, seconds: int) -> int:
             sys.stdout.write("\n".join([f"{time.strftime('%H:%M:%S')} {results.name}", *lines]) + "\n")
         before = happened
         sys.stdout.flush()
-        if results.status == "ended" or (results.status == "unfinished" and not goes_on(results, now)):
-            sys.stdout.write("\n".join(_next_steps(results, place)) + "\n")
+        over = results.status == "ended" or (results.status == "unfinished" and not goes_on(results, now))
+        if not over and now - asked > _ASK_S:
+            asked, over = now, left_the_queue(results, now)
+        if over:
+            sys.stdout.write("\n".join(_next_steps(results, place, at_rest=True)) + "\n")
             sys.stdout.flush()
             return _exit_code(results)
         time.sleep(seconds)
@@ -265,9 +269,9 @@ def _exit_code(results: Results) -> int:
     return 0
 
 
-def _next_steps(results: Results, directory: str) -> list[str]:
+def _next_steps(results: Results, directory: str, at_rest: bool = False) -> list[str]:
     place = shlex.quote(directory)
-    if results.status == "unfinished":
+    if results.status == "unfinished" or (at_rest and results.status != "ended"):
         return [f"Next: {_call('submit')} --resume {place}"]
     if results.status in ("waiting", "running"):
         return [f"Next: {_call('results')} {place}    # again later"]

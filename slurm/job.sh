@@ -46,7 +46,7 @@ without_a_step() {
 }
 
 # exit_as_the_attempt: srun's own status tells of any task that was lost; what counts is how rank 0 says that it ended.
-# Where it could not say so (a full disk), the status is its exit code all the same if no task was killed.
+# Where it could not say so (a full disk), it ends with 100 more than that; srun's own 1 and 2 are of a lost task or host.
 exit_as_the_attempt() {
   local said folders
   if [ -n "${SLURMTUNE_REQUEUE_WISH:-}" ] && rm "$SLURMTUNE_REQUEUE_WISH" 2>/dev/null; then
@@ -59,7 +59,7 @@ exit_as_the_attempt() {
     exit "$(sed -n 's/.*"code": *\([0-9]*\).*/\1/p' "$said")"
   fi
   folders=$(ls -d "$RUN"/attempts/*"$SLURMTUNE_ATTEMPT"*/ 2>/dev/null || true)
-  case ${folders:+$status} in 75 | [2-7]) exit "$status" ;; esac
+  case ${folders:+$status} in 100 | 10[1-7] | 175) exit $((status - 100)) ;; esac
   if [ -n "$folders" ] && scontrol requeue "$SLURM_JOB_ID" 2>/dev/null; then
     echo "slurmtune: the attempt's supervisor was killed; job $SLURM_JOB_ID is queued again" >&2
     sleep 30  # until SLURM ends this script

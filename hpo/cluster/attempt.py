@@ -26,6 +26,7 @@ from hpo.layout import SweepDirectory, absolute
 from hpo.ownership import open_own_sweep
 
 __all__ = ["DEVICES", "FOREGROUND", "Attempt", "Worker"]
+_UNSAID = 100  # more than the exit code, for slurm/job.sh: srun's own codes, of lost tasks and hosts, are small as well
 DEVICES = "SLURMTUNE_DEVICES"  # a person's CUDA_VISIBLE_DEVICES, past submitit's local executor
 
 
@@ -86,13 +87,14 @@ def _lead(directory: SweepDirectory, allocation: Allocation) -> int:
         except SlurmtuneError as error:
             say(f"error: {error}")
             code = error.exit_code
-        again = supervisor.again and not supervisor.asked
+        again, unsaid = supervisor.again and not supervisor.asked, 0
         try:
             supervisor.rendezvous.announce("exit", code=code, again=again, queued=supervisor.queued)
         except OSError as error:  # a full disk
             say(f"that the attempt ended with exit code {code} could not be written down ({error.strerror})")
+            unsaid = _UNSAID if "SLURMTUNE_ATTEMPT" in os.environ else 0
         if not again:
-            return code
+            return code + unsaid
         say(f"another attempt, {allocation.again(count + 1).attempt}")
     raise AssertionError("unreachable")
 

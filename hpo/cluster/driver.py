@@ -242,7 +242,7 @@ def _await_hosts(head: dict[str, Any], rendezvous: Rendezvous, watch: Watch) -> 
         time.sleep(0.1)
     seconds = round(time.time() - head["started"], 2)
     rendezvous.announce("ready", hosts=hosts, seconds=seconds)
-    say(f"Ray is ready on {len(hosts)} of {want} hosts after {seconds} s")
+    say(f"Ray is ready on {len(hosts)} of {max(want, len(hosts))} hosts after {seconds} s")  # more: --add-workers
 
 
 class _Narrator:

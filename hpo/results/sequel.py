@@ -1,10 +1,13 @@
-"""Whether a sweep of which no attempt is at work goes on without a person, by what attempts/ID/exit.json says.
+"""Whether a sweep of which no attempt is at work goes on without a person: what attempts/ID/exit.json says, and SLURM.
 
 Standard library only.
 """
 
 from __future__ import annotations
 
+import os
+
+from hpo.cluster.jobs import queue_states, read_jobs
 from hpo.layout import read_json
 from hpo.results.read import Results
 
@@ -21,3 +24,15 @@ def goes_on(results: Results, now: float) -> bool:
         return results.silence(now) < _EXIT_S
     how = read_json(said)
     return bool(how.get("again") or how.get("queued"))
+
+
+def left_the_queue(results: Results, now: float) -> bool:
+    """Whether SLURM has none of the sweep's jobs any more, and nothing was heard for a minute: after scancel while it
+    waited, for instance. False where SLURM gives no answer, as away from the cluster, and of another user's sweep."""
+    directory = results.directory
+    if results.status == "ended" or directory.root.stat().st_uid != os.geteuid():
+        return False
+    jobs = read_jobs(directory)
+    if not jobs or now - max(jobs[-1].t, results.last_event_at or 0.0) < _EXIT_S:
+        return False
+    return queue_states(job.job for job in jobs) == {}

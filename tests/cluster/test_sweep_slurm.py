@@ -101,6 +101,25 @@ def test_a_job_that_ends_early_leaves_nothing_and_goes_on(slurm, shared_tmp, wri
         assert {e: after.trials[trial.id].first[e] for e in trial.first} == trial.first
 
 
+def test_one_that_is_cancelled_before_it_began_is_not_watched_for_ever(
+    slurm, shared_tmp, write_sweep, submit, monkeypatch, capsys
+):
+    from hpo.results import sequel
+    from launch import results
+
+    monkeypatch.setattr(sequel, "_EXIT_S", 0.0)
+    all_hosts = slurm.run("sbatch", "--parsable", "-N3", "--exclusive", "--wrap", "sleep 300", "-o", "/dev/null")
+    run = shared_tmp / "run"
+    path = write_sweep(shared_tmp, trials=2)
+    job = json.loads(submit(path, "--partition", "gpu", "--run-dir", run, "--json").stdout)["job"]
+    assert slurm.state(job) == "PENDING"
+    directory = results.read_results(results.open_results(run))
+    assert not sequel.left_the_queue(directory, time.time())
+    slurm.run("scancel", job, all_hosts.stdout.strip())
+    assert results.main([str(run), "--watch", "1"]) == 75
+    assert f"--resume {run}" in capsys.readouterr().out
+
+
 def test_the_users_own_words(slurm, shared_tmp):
     """`python launch/submit.py --partition gpu`, by a Python that lacks the packages, in an empty directory."""
     bare = subprocess.run(["which", "-a", "python3"], capture_output=True, text=True, check=True).stdout.split()

@@ -84,3 +84,20 @@ def test_the_readme_says_how_to_run_it(path):
 def test_a_site_without_words_changes_nothing():
     request, directory = SlurmRequest(nodes=2), SweepDirectory(Path("/shared/run"))
     assert render_script(request, directory, "name") == render_script(request, directory, "name", site=Site())
+
+
+@pytest.mark.parametrize(
+    ("srun", "said", "ends"),
+    [(0, 75, 75), (1, 0, 0), (175, None, 75), (103, None, 3), (2, None, 4), (7, None, 4), (143, None, 4)],
+)
+def test_the_job_ends_as_rank_0_says_not_as_srun_does(tmp_path, srun, said, ends):
+    """Without word of it the job is queued again, which no SLURM takes here, unless the status is one of ours."""
+    attempt = tmp_path / "attempts" / "001-abc"
+    attempt.mkdir(parents=True)
+    if said is not None:
+        (attempt / "exit.json").write_text(f'{{"code": {said}, "again": false}}')
+    lines = [f"ROOT={ROOT}; . $ROOT/slurm/job.sh; scontrol() {{ touch {tmp_path}/asked; false; }}",
+             f"RUN={tmp_path} SLURMTUNE_ATTEMPT=abc SLURM_JOB_ID=1 status={srun}; exit_as_the_attempt"]  # fmt: skip
+    done = subprocess.run(["bash", "-c", "\n".join(lines)], capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == ends
+    assert (tmp_path / "asked").exists() == (ends == 4)
