@@ -32,7 +32,7 @@ from hpo.cluster.terms import Terms, fruitless, read_terms, spent
 from hpo.cluster.watch import Watch
 from hpo.cluster.winner import save_winner
 from hpo.config import SweepConfig
-from hpo.errors import STOPPED, ClusterError, JournalHeldError, SlurmtuneError, SweepError
+from hpo.errors import STOPPED, ClusterError, JournalHeldError, SlurmtuneError, SweepError, UsageError
 from hpo.fingerprint import check_unchanged, code_versions, describe_change, last_code
 from hpo.layout import SweepDirectory, open_sweep, read_json
 from hpo.microbatches import MicroBatches
@@ -191,7 +191,7 @@ def _search(
     _await_hosts(head, rendezvous, watch)
     cpus, gpus = share.divide(head if head["mode"] == "gang" else watch.first_worker())
     if share.nodes > (has := 1 if head["mode"] == "pool" else head["nodes"]):
-        raise ClusterError(
+        raise UsageError(
             f"a trial is to be spread over {share.nodes} nodes that stay together, and here {has} "
             f"{'do' if has > 1 else 'does'}; ask for more with --nodes in one job (no pool, not --cluster local)."
         )
