@@ -58,12 +58,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, required=True, help="the demo's shards; made if they are not there")
     parser.add_argument("--out", type=Path, required=True, help="a jsonl file, which is added to")
     parser.add_argument("--count", type=int, default=300, help="configurations in all")
+    parser.add_argument("--first", type=int, default=0, help="those from this number on: for a second process")
     options = parser.parse_args(argv)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     data, config = ensure_demo_data(options.data), load_sweep(ROOT / "launch" / "demo" / "sweep.yaml")
     lines = options.out.read_text().splitlines() if options.out.exists() else []
     done = {json.loads(line)["iteration"] for line in lines}
-    for number in (n for n in range(options.count) if n not in done):
+    for number in (n for n in range(options.first, options.count) if n not in done):
         line = record(config, data, number)
         with options.out.open("a") as stream:
             stream.write(json.dumps(line) + "\n")
