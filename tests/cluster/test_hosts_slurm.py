@@ -140,6 +140,23 @@ def test_the_host_with_the_head_is_lost(slurm, sweep, measure, fault):
         slurm.node("crash", before.attempts[0]["host"])
 
 
+@pytest.mark.parametrize("hit", ["head", "other"])
+def test_a_host_crashes_and_is_back_at_once(slurm, sweep, measure, hit):
+    """SLURM does not notice: it says "missing step on node", or nothing, and goes on giving the host to the job."""
+    job = sweep.start(2)
+    before = sweep.goes_on()
+    host = before.attempts[0]["host"] if hit == "head" else next(
+        trial.node for trial in before.trials.values() if trial.node != before.attempts[0]["host"])  # fmt: skip
+    t0 = time.time()
+    slurm.node("crash", host)
+    slurm.node("boot", host)
+    state = sweep.wait(lambda s: len(s.attempts) == 2)
+    measure(fault=f"{hit}'s host: reboot", seconds=state.attempts[1]["t"] - t0)
+    state = sweep.goes_on(**{trial.id: trial.epochs for trial in before.trials.values()})
+    assert {attempt["job"] for attempt in state.attempts} == {job}
+    sweep.stop(job)
+
+
 def test_the_heads_host_is_lost_and_slurm_refuses_to_requeue(slurm, sweep, submit, measure):
     """The job is cancelled, the log of another host says why and how to go on, and that goes on."""
     job = sweep.start(2)

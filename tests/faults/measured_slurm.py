@@ -20,6 +20,10 @@ FAULTS = {  # fault of a line -> fault, how it was injected, what was lost, what
     "drained": ("another host is drained", "`scontrol update state=drain`", UNDISTURBED, ""),
     "head's host: crash: attempt": ("the host with a gang's head crashes", CRASH, AN_EPOCH, "until the next attempt"),
     "head's host: crash": ("the same", "", "", "until a trial ran again"),
+    "head's host: reboot": (
+        "the host with a gang's head crashes and is back at once", CRASH, AN_EPOCH, "until the next attempt",
+    ),
+    "other's host: reboot": ("another host crashes and is back at once", CRASH, AN_EPOCH, "until the next attempt"),
     "head's host: link-down: attempt": ("the network of that host is down", CABLE, AN_EPOCH, "until the next attempt"),
     "head's host: link-down": ("the same", "", "", "until a trial ran again"),
     "head's host: crash, requeue refused": (
