@@ -101,6 +101,14 @@ class SweepDirectory:
     def attempt(self, attempt_id: str) -> Path:
         return self.attempts / attempt_id
 
+    def attempt_folders(self) -> list[Path]:
+        """One for each attempt; [] before the first."""
+        try:
+            with os.scandir(self.attempts) as entries:
+                return [Path(entry.path) for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
+        except FileNotFoundError:
+            return []
+
     def trial(self, trial_id: str) -> Path:
         return self.root / "trials" / trial_id
 

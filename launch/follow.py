@@ -84,7 +84,7 @@ def _conclude(watch: Watch, directory: SweepDirectory, log: str) -> int:
 def _exit_code(directory: SweepDirectory, watch: Watch) -> int:
     """What the newest attempt ended with, 0 where it did not say so. submitit's local executor keeps only whether it
     was 0. One that could not say it, on a full disk, was stopped before its end if its driver still wrote that."""
-    newest = max(directory.attempts.iterdir(), key=lambda folder: folder.stat().st_mtime, default=Path())
+    newest = max(directory.attempt_folders(), key=lambda folder: folder.stat().st_mtime, default=Path())
     if (newest / "exit.json").is_file():
         return int(read_json(newest / "exit.json")["code"])
     attempts = watch.state.attempts

@@ -20,7 +20,7 @@ def fence_others(directory: SweepDirectory, allocation: Allocation) -> bool:
     if not allocation.job:
         return False
     open_ones: list[tuple[Rendezvous, str]] = []
-    for folder in directory.attempts.iterdir():
+    for folder in directory.attempt_folders():
         other = Rendezvous(folder)
         if folder.name != allocation.attempt and other.live and (head := other.read("head")):
             open_ones.append((other, head["job"]))

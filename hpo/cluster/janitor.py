@@ -48,8 +48,8 @@ class Janitor:
 
     def dismiss(self) -> None:
         """There is nothing left for it to do."""
-        with contextlib.suppress(BrokenPipeError):
-            self._process.communicate(b"done")
+        with contextlib.suppress(BrokenPipeError, subprocess.TimeoutExpired):
+            self._process.communicate(b"done", timeout=_GRACE_S)
 
 
 def _turn_deaf() -> None:

@@ -48,9 +48,12 @@ class NodeWatch:
 
     def _join(self, node: dict[str, Any]) -> None:
         about = self._rendezvous.read(f"worker-{node['NodeName']}")
-        if about is not None:  # a pool's head is none, and a worker's file may come a moment later than the worker
-            self._joined[node["NodeID"]] = about
-            self._note("worker_joined", **about)
+        if about is None:  # a pool's head is none, and a worker's file may come a moment later than the worker
+            if node["Resources"].get("CPU"):
+                self._rendezvous.refresh()
+            return
+        self._joined[node["NodeID"]] = about
+        self._note("worker_joined", **about)
 
     @property
     def workers(self) -> dict[str, dict[str, Any]]:

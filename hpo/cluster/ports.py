@@ -15,7 +15,7 @@ from pathlib import Path
 from hpo.errors import ClusterError
 
 SLOT_SIZE = 256
-_FIRST = 20000
+_FIRST, _LOWEST = 20000, 1024
 _LISTEN = "0A"  # in /proc/net/tcp
 
 
@@ -35,16 +35,16 @@ class PortSlot:
 
 
 def find_slot(attempt: str, tries: int, needed: int) -> PortSlot:
-    """A block below the kernel's own range that nobody holds, and whose first `needed` ports could be bound just now.
+    """A block that nobody holds, and whose first `needed` ports could be bound just now: below the range from which the
+    kernel takes ports for connections or, where that leaves no room, in it.
 
     `tries` counts earlier blocks, which perhaps were lost to somebody who does not know of our blocks.
 
     Raises:
         ClusterError: there is none.
     """
-    floor = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    lowest = _FIRST if floor > _FIRST + 4 * SLOT_SIZE else 1024
-    slots = (min(floor, 65536) - lowest) // SLOT_SIZE
+    lowest, highest = _bounds()
+    slots = (highest - lowest) // SLOT_SIZE
     start = zlib.crc32(attempt.encode()) + tries
     for i in range(slots):
         first = lowest + (start + i) % slots * SLOT_SIZE
@@ -56,9 +56,16 @@ def find_slot(attempt: str, tries: int, needed: int) -> PortSlot:
                 return PortSlot(first, held)
             held.close()
     raise ClusterError(
-        f"no block of {SLOT_SIZE} free ports between {lowest} and {floor} on {socket.gethostname()}; "
+        f"no block of {SLOT_SIZE} free ports between {lowest} and {highest} on {socket.gethostname()}; "
         "too many jobs share it, ask for another host."
     )
+
+
+def _bounds() -> tuple[int, int]:
+    floor, room = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0]), 4 * SLOT_SIZE
+    if floor >= _FIRST + room:
+        return _FIRST, floor
+    return (_LOWEST, floor) if floor >= _LOWEST + room else (_FIRST, 65536)
 
 
 def _bind(port: int) -> socket.socket | None:

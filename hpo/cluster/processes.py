@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO
 
 _PR_SET_PDEATHSIG = 1
+_KILL_S = 5.0  # for the kernel to end a process
 
 
 class Child:
@@ -80,7 +81,8 @@ class Child:
             self._process.wait(grace_s)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
-        self._process.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):  # stuck in the kernel, on a dead file system or a GPU
+            self._process.wait(_KILL_S)
         if self._process.stdin:
             self._process.stdin.close()
 

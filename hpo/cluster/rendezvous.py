@@ -8,17 +8,20 @@ their seconds go to phases.jsonl.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from hpo.errors import ClusterError
-from hpo.layout import write_json
+from hpo.layout import SweepDirectory, write_json
 
 LOOPBACK = "127.0.0.1"
+_FORGET_S = 2.0  # between two changes that make NFS forget the names that it remembers
 
 
 class Rendezvous:
@@ -28,6 +31,7 @@ class Rendezvous:
         self.folder = folder
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._start = time.time()
+        self._refreshed = 0.0
 
     def announce(self, name: str, **value: Any) -> None:
         write_json(self.folder / f"{name}.json", value, mode=0o600)
@@ -36,11 +40,29 @@ class Rendezvous:
         (self.folder / f"{name}.json").unlink(missing_ok=True)
 
     def read(self, name: str) -> dict[str, Any] | None:
-        """What `name` announced, or None. Lists the folder: on NFS a missing name is remembered for a minute."""
+        """What `name` announced, or None. Lists the folder: on NFS a missing name is remembered for a minute, and one
+        that is listed may be gone."""
         if f"{name}.json" not in self._names():
             return None
-        value: dict[str, Any] = json.loads((self.folder / f"{name}.json").read_text())
+        try:
+            value: dict[str, Any] = json.loads((self.folder / f"{name}.json").read_text())
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ESTALE):
+                return None
+            raise
         return value
+
+    def refresh(self) -> None:
+        """For whoever waits for a file here, or for another attempt: NFS goes on to show the names that it remembers
+        for up to a minute, but not past a change that this host makes in the folder."""
+        if time.monotonic() - self._refreshed < _FORGET_S:
+            return
+        self._refreshed = time.monotonic()
+        for folder in (self.folder, self.folder.parent):
+            change = folder / f".{socket.gethostname()}.{os.getpid()}"
+            with suppress(OSError):  # a full disk: then the minute it is
+                change.touch()
+                change.unlink()
 
     def _names(self) -> set[str]:
         try:
@@ -64,17 +86,14 @@ class Rendezvous:
     def phase(self, name: str, **about: Any) -> None:
         """Notes that a phase is over, with the seconds since this process began its part."""
         line = {"t": round(time.time(), 3), "seconds": round(time.time() - self._start, 3), "phase": name, **about}
-        with (self.folder / "phases.jsonl").open("a", encoding="utf-8") as stream:
+        with suppress(OSError), (self.folder / "phases.jsonl").open("a", encoding="utf-8") as stream:  # a full disk
             stream.write(json.dumps({"host": socket.gethostname(), **line}) + "\n")
 
 
-def find_live(attempts: Path, prefix: str = "") -> Rendezvous | None:
-    """The newest attempt below folder `attempts` that can be joined, of those whose name begins with `prefix`."""
-    try:
-        names = [entry.name for entry in os.scandir(attempts) if entry.name.startswith(prefix)]
-    except FileNotFoundError:
-        return None
-    found = [(head["started"], rendezvous) for rendezvous in (Rendezvous(attempts / name) for name in names)
+def find_live(directory: SweepDirectory, prefix: str = "") -> Rendezvous | None:
+    """The sweep's newest attempt that can be joined, of those whose name begins with `prefix`."""
+    folders = [folder for folder in directory.attempt_folders() if folder.name.startswith(prefix)]
+    found = [(head["started"], rendezvous) for rendezvous in map(Rendezvous, folders)
              if rendezvous.live and (head := rendezvous.read("head"))]  # fmt: skip
     return max(found, key=lambda pair: pair[0])[1] if found else None
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import socket
 import stat
 import time
 from contextlib import suppress
 from pathlib import Path
 
 from hpo.cluster.processes import find_processes
-from hpo.data.storage import LOCAL_DIRS_VARIABLE
+from hpo.data.storage import LOCAL_DIRS_VARIABLE, is_shared
 from hpo.errors import ClusterError
 
 _LONGEST = 43  # bytes; Ray adds 64 below it, and a socket's path has 107
@@ -28,16 +29,22 @@ class TempDirectory:
     """The directory of one attempt on this host, there and locked as long as this object is not removed.
 
     Raises:
-        ClusterError: no place for it is short enough, or ours alone.
+        ClusterError: no place for it is short enough, or ours alone, or it cannot be made.
     """
 
     def __init__(self, attempt: str) -> None:
         self._lock = -1
-        while self._lock < 0:
-            self.path = _find_place(attempt)
-            with suppress(FileNotFoundError):  # another one of ours has just removed the parent
-                self.path.mkdir(mode=0o700, exist_ok=True)
-            self._lock = _take_lock(self.path, fcntl.LOCK_SH)
+        try:
+            while self._lock < 0:
+                self.path = _find_place(attempt)
+                with suppress(FileNotFoundError):  # another one of ours has just removed the parent
+                    self.path.mkdir(mode=0o700, exist_ok=True)
+                self._lock = _take_lock(self.path, fcntl.LOCK_SH)
+        except OSError as error:
+            raise ClusterError(
+                f"{error.filename or self.path} on {socket.gethostname()} cannot be used for Ray's files "
+                f"({error.strerror}); set TMPDIR, or node_local of the site file, to another directory."
+            ) from None
 
     def remove(self) -> None:
         remove_temp(self.path)
@@ -85,19 +92,15 @@ def _take_lock(path: Path, kind: int) -> int:
 
 
 def _find_place(attempt: str) -> Path:
-    named = os.environ.get(LOCAL_DIRS_VARIABLE, "").split(os.pathsep)
-    bases = filter(None, (*named, os.environ.get("SLURM_TMPDIR"), os.environ.get("TMPDIR"), "/tmp"))
     longest = f"/r{os.getuid()}{_SIBLINGS[-1]}/{attempt}"
-    for base in (Path(name).expanduser() for name in bases):
-        if len(bytes(base)) + len(longest) <= _LONGEST and base.is_dir():
-            break
-    else:
+    usable = [base for base in _bases() if len(bytes(base)) + len(longest) <= _LONGEST and _is_writable(base)]
+    if not usable:
         raise ClusterError(
-            f"{base}{longest} is longer than the {_LONGEST} bytes that Ray's sockets leave; "
-            "set TMPDIR to a shorter path."
+            f"of {', '.join(map(str, _bases()))} on {socket.gethostname()} none can be written and is short enough for "
+            f"{longest} in the {_LONGEST} bytes that Ray's sockets leave; set TMPDIR to one that is."
         )
     for suffix in _SIBLINGS:
-        parent = base / f"r{os.getuid()}{suffix}"
+        parent = usable[0] / f"r{os.getuid()}{suffix}"
         parent.mkdir(mode=0o700, exist_ok=True)
         status = parent.lstat()
         if status.st_uid != os.getuid():  # anybody can make a directory of this name
@@ -106,3 +109,15 @@ def _find_place(attempt: str) -> Path:
             return parent / attempt
         break
     raise ClusterError(f"{parent} is not a directory of ours with mode 0700; remove it, or set TMPDIR to another one.")
+
+
+def _is_writable(folder: Path) -> bool:
+    return os.access(folder, os.W_OK | os.X_OK) and folder.is_dir()
+
+
+def _bases() -> list[Path]:
+    """Where it may go, the best first: what a person or the site names, then what the system does. Not on storage that
+    hosts share, where locks may hold on one host alone, and every host's Ray would meet in one directory."""
+    named = [name for name in os.environ.get(LOCAL_DIRS_VARIABLE, "").split(os.pathsep) if name]
+    usual = [name for name in map(os.environ.get, ("SLURM_TMPDIR", "TMPDIR")) if name and not is_shared(Path(name))]
+    return [Path(name).expanduser() for name in (*named, *usual, "/tmp")]

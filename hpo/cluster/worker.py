@@ -77,6 +77,7 @@ class WorkerSupervisor(Supervisor):
                 break
             if not served and time.monotonic() - began < _DATA_DEADLINE_S and self.rendezvous.read("preparing"):
                 end = time.monotonic() + _HEAD_DEADLINE_S
+            self.rendezvous.refresh()
             time.sleep(POLL_S)
         if self.asked or self._deserted:
             return None
@@ -89,7 +90,7 @@ class WorkerSupervisor(Supervisor):
         )
 
     def _find_attempt(self, prefix: str) -> Rendezvous | None:
-        found = find_live(self.directory.attempts, prefix)
+        found = find_live(self.directory, prefix)
         head = found.read("head") if found else None
         return found if head and not head.get("alone") and reachable(head["gcs"], 0.5) else None
 
@@ -144,8 +145,8 @@ class WorkerSupervisor(Supervisor):
             self._knocked = now
             if reachable(self._gcs, 1.0):
                 self._heard = time.monotonic()
-            else:  # a file of ours in the folder, or NFS would go on to show the list of names that it remembers
-                self.rendezvous.announce(f"alone-{self.allocation.rank}", since=round(time.time(), 3))
+            else:
+                self.rendezvous.refresh()
         return now - self._heard > _SILENT_S and not self.rendezvous.stopped
 
     def _see_to_the_job(self) -> None:

@@ -13,13 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from hpo.cluster import raynode
+from hpo.cluster import raynode, tempdir
 from hpo.cluster.allocation import Allocation, count_gpus, find_allocation
 from hpo.cluster.ports import find_slot, is_ours
 from hpo.cluster.processes import Child, end_processes, find_processes, identify, is_there
-from hpo.cluster.rendezvous import Rendezvous, own_address, reachable
+from hpo.cluster.rendezvous import Rendezvous, find_live, own_address, reachable
 from hpo.cluster.tempdir import TempDirectory
 from hpo.errors import ClusterError
+from hpo.layout import SweepDirectory
 
 ROOT = Path(__file__).resolve().parents[2]
 # a child that ignores SIGTERM and starts a grandchild that does so too
@@ -101,6 +102,22 @@ def test_a_taken_port_moves_the_slot():
     assert second.first + 255 < ephemeral
 
 
+@pytest.mark.parametrize("first", [1024, 9000, 20500, 32768])
+def test_there_is_a_block_whatever_ports_the_kernel_hands_out_itself(first):
+    code = (
+        f"open('/proc/sys/net/ipv4/ip_local_port_range', 'w').write('{first} 65535')\n"
+        "from hpo.cluster.ports import find_slot; print(find_slot('local.abcdef12', 0, 8).first)"
+    )
+    done = subprocess.run(
+        ["unshare", "--net", sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    if "unshare" in done.stderr or "Permission" in done.stderr or "Read-only" in done.stderr:
+        pytest.skip("no network namespace may be made here")
+    assert done.returncode == 0, done.stderr
+    slot = int(done.stdout)
+    assert 1024 <= slot < first - 255 or first == 1024
+
+
 def test_a_held_block_answers_nobody():
     slot = find_slot("local.abcdef12", 0, needed=8)
     assert not reachable(f"127.0.0.1:{slot.last + 1}", 0.5)
@@ -135,6 +152,42 @@ def test_the_temp_directory_is_short_and_its_parent_ours_alone(monkeypatch, tmp_
     finally:
         temp.remove()
     assert not temp.path.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs to be another user than the directory's")
+def test_a_directory_that_cannot_be_written_is_passed_over_or_named(short_base):
+    code = (
+        "import os; from hpo.cluster import tempdir; from hpo.errors import ClusterError\n"
+        "tempdir._bases(); os.setuid(65534)  # with all of Python that this needs, which may be another's\n"
+        "temp = tempdir.TempDirectory('local.abcdef12'); print(temp.path.parent.parent); temp.remove()\n"
+        "tempdir._bases = tempdir._bases()[:1].copy\n"
+        "try: tempdir.TempDirectory('local.abcdef12')\n"
+        "except ClusterError as error: print(error)"
+    )
+    short_base.chmod(0o755)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    place, error = done.stdout.splitlines()
+    assert place == "/tmp"
+    assert error.startswith(f"of {short_base} on {socket.gethostname()} none can be written")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs to mount a small disk")
+def test_a_full_disk_is_said_with_the_remedy(short_base):
+    """Of inodes, as on a small /tmp in memory."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "nr_inodes=2", "tmpfs", short_base], check=True)
+    try:
+        with pytest.raises(ClusterError, match="No space left.*set TMPDIR"):
+            TempDirectory("local.abcdef12")
+    finally:
+        subprocess.run(["umount", short_base], check=True)
+
+
+def test_a_directory_that_hosts_share_is_not_used(short_base, monkeypatch):
+    monkeypatch.setattr(tempdir, "is_shared", lambda path: path == short_base)
+    temp = TempDirectory("local.abcdef12")
+    assert temp.path.parent.parent == Path("/tmp")
+    temp.remove()
 
 
 @pytest.fixture
@@ -263,6 +316,34 @@ def test_slurms_environment_gives_the_allocation():
     here = find_allocation({})
     assert (here.job, here.rank, here.nodes) == ("", 0, 1)
     assert here.cpus == len(os.sched_getaffinity(0))
+
+
+def test_a_file_that_is_listed_and_gone_is_not_there(tmp_path, monkeypatch):
+    """As on NFS, which remembers a folder's names for a while."""
+    one = Rendezvous(tmp_path / "a")
+    one.announce("preparing")
+    listed = one._names()
+    one.withdraw("preparing")
+    monkeypatch.setattr(one, "_names", lambda: listed)
+    assert one.read("preparing") is None
+
+
+def test_waiting_changes_the_folders_and_leaves_nothing_there(tmp_path):
+    """A change of ours makes NFS list them anew; find_live must not take its file for an attempt."""
+    directory = SweepDirectory(tmp_path)
+    one = Rendezvous(directory.attempt("7.0.ab"))
+    for folder in (one.folder, directory.attempts):
+        os.utime(folder, (0, 0))
+    one.refresh()
+    assert all(folder.stat().st_mtime > 0 for folder in (one.folder, directory.attempts))
+    assert list(one.folder.iterdir()) == []
+    (directory.attempts / ".node1.77").touch()
+    (directory.attempts / "7.0.file").touch()
+    assert directory.attempt_folders() == [one.folder]
+    assert find_live(directory) is None
+    one.announce("head", started=1.0)
+    assert find_live(directory, "7.").folder == one.folder
+    assert find_live(directory, "8.") is None
 
 
 def test_hosts_meet_in_the_attempts_folder(tmp_path):
