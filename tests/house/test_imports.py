@@ -18,7 +18,7 @@ MEETING = "hpo/cluster/trainable.py"  # the one file in which Ray and torch meet
 
 ALLOWED = {  # room -> packages from outside, rooms of ours
     "hpo": (set(), {"hpo", "hpo.data.manifest"}),
-    "hpo/results": (set(), {"hpo", "hpo.results"}),
+    "hpo/results": (set(), {"hpo", "hpo.cluster.jobs", "hpo.results"}),
     "hpo/data": (ARRAYS, {"hpo", "hpo.data"}),
     "hpo/trial": (TORCH | ARRAYS | {"huggingface_hub"}, {"hpo", "hpo.data", "hpo.trial"}),
     "hpo/search": (RAY | {"numpy"}, {"hpo", "hpo.results", "hpo.search"}),
