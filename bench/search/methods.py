@@ -8,7 +8,7 @@ from typing import Any
 from simulator import Tuner
 from tasks import Config, Task
 
-VARIANT_NAMES = ("finer", "extrapolated", "weighted", "bandit", "near-best", "near-default", "sobol")
+VARIANT_NAMES = ("finer", "extrapolated", "weighted", "bandit", "near-best", "near-default", "sobol", "optuna-gp")
 
 
 def our_grace(task: Task) -> int:

@@ -2,6 +2,7 @@
 
     python bench/search/table.py --results bench/search/results --split judge
     python bench/search/table.py --results bench/search/results --split choose --ours bayes --workers 8
+    python bench/search/table.py --results bench/search/results --curves bench/search/curves/clothing.jsonl
 
 Regret is (error - best) / (usual - best) of a task: best is the smallest error that any run or 4,000 random
 configurations found, usual the median of a random configuration. Means are over tasks of means over seeds. Tests are
@@ -16,11 +17,12 @@ import json
 import math
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tasks import load_convnext
 
 BUDGETS = {1: (5, 10, 20, 50), 8: (5, 10, 20, 50), 64: (50, 100, 200, 400)}
 _NOTHING = 1.5  # regret before the first report, and at most
@@ -38,6 +40,14 @@ def count_failed(runs: list[Run]) -> str:
     words = {f"{run['method']}: {sum(r['method'] == run['method'] for r in failed)} runs, {run['failed']}"
              for run in failed}  # fmt: skip
     return "".join(f"\nLeft out, as they failed: {line}\n" for line in sorted(words))
+
+
+def by_seed(runs: list[Run], curves: Sequence[Path]) -> tuple[list[Run], dict[str, tuple[float, float]]]:
+    """The runs on the tasks of `curves`, each seed as a task of its own, and their scales: tests and intervals are
+    then over seeds."""
+    scales = {task.name: (task.best, task.usual) for task in map(load_convnext, curves)}
+    runs = [{**run, "task": f"{run['task']}, seed {run['seed']}"} for run in runs if run["task"] in scales]
+    return runs, {run["task"]: scales[run["task"].rpartition(", seed ")[0]] for run in runs}
 
 
 def regret_at(run: Run, budget: float, best: float, usual: float) -> float:
@@ -88,8 +98,10 @@ def holm(p: Mapping[str, float]) -> dict[str, float]:
 class Table:
     """Means per method and task, over the seeds that method has."""
 
-    def __init__(self, runs: list[Run], scales: Mapping[str, tuple[float, float]], workers: int) -> None:
-        self.budgets = BUDGETS[workers]
+    def __init__(
+        self, runs: list[Run], scales: Mapping[str, tuple[float, float]], workers: int, by_seed: bool = False
+    ) -> None:
+        self.budgets, self._by_seed = BUDGETS[workers], by_seed
         best = {task: min([scale[0], *(r["steps"][-1][1] for r in runs if r["task"] == task and r["steps"])])
                 for task, scale in scales.items()}  # fmt: skip
         self._runs: dict[str, dict[str, list[Run]]] = defaultdict(lambda: defaultdict(list))
@@ -108,7 +120,8 @@ class Table:
         return sorted(whole, key=lambda m: float(np.mean([self.values[m][t][-2] for t in tasks])))
 
     def seeds(self, method: str) -> int:
-        return min(len(runs) for runs in self._runs[method].values())
+        counts = [len(runs) for runs in self._runs[method].values()]
+        return len(counts) if self._by_seed else min(counts)
 
     def column(self, method: str, tasks: list[str], place: int) -> np.ndarray:
         return np.array([self.values[method][task][place] for task in tasks])
@@ -186,6 +199,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, required=True)
     parser.add_argument("--split", default="judge", help="choose or judge")
+    parser.add_argument("--curves", type=Path, nargs="+", help="instead: jsonl given to run.py; a seed is a task")
     parser.add_argument("--ours", default="bayes")
     parser.add_argument("--workers", type=int, default=8, choices=[*BUDGETS])
     parser.add_argument("--seeds", type=int, default=20, help="at most so many, the first ones")
@@ -193,10 +207,12 @@ def main(argv: list[str] | None = None) -> int:
     scales = json.loads(Path(__file__).with_name("scales.json").read_text())
     chosen = {name: (s["best"], s["usual"]) for name, s in scales.items() if s["split"] == options.split}
     every = [run for run in read_runs(options.results, options.workers) if run["seed"] < options.seeds]
+    if options.curves:
+        every, chosen = by_seed(every, options.curves)
     runs = [run for run in every if "failed" not in run]
-    table = Table(runs, chosen, options.workers)
+    table = Table(runs, chosen, options.workers, by_seed=bool(options.curves))
     tasks = sorted(set(chosen) & {task for task in table.values[options.ours]})
-    head = f"{len(tasks)} tasks ({options.split}), {options.workers} workers"
+    head = f"{len(tasks)} {'seeds' if options.curves else f'tasks ({options.split})'}, {options.workers} workers"
     sys.stdout.write(f"{head}\n\n{write_table(table, tasks, options.ours)}\n"
                      f"{write_against_rungs(table, tasks, options.ours)}{count_failed(every)}")  # fmt: skip
     return 0

@@ -9,6 +9,7 @@ bandit        which model and evidence: by how the trials of each have fared, no
 near-best     a fifth of the suggestions are near one of the three best (PriorBand's incumbents)
 near-default  a third of the random ones are near the default (PriorBand's prior)
 sobol         the first random ones are of a Sobol sequence
+optuna-gp     model: Optuna's GPSampler, given the same scores, in the place of the process
 """
 
 from __future__ import annotations
@@ -21,12 +22,16 @@ from itertools import chain, islice, repeat
 from typing import Any
 
 import numpy as np
+import optuna
 from curves_seen import FinerLevels, extrapolate
+from optuna.distributions import CategoricalDistribution
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from hpo.search import bayes
 from hpo.search.bayes import Suggestion
 from hpo.search.evidence import Evidence, Observation, encode, features, gather
 from hpo.search.gaussian import GaussianProcess, normal_cdf
+from hpo.search.optuna_form import domain_of
 from hpo.search.parzen import Parzen
 from hpo.search.sweep import Sweep
 from hpo.space import Params
@@ -214,6 +219,31 @@ class Sobol(Variant):
         return bayes._params(self.config.space, points[number])
 
 
+class OptunaGP(Variant):
+    """The sampler stands where the process does, so that the densities still take turns with it. A study is made anew
+    of the view for each suggestion: linked scores change with each trial."""
+
+    def improving(self, evidence: Evidence, view: Evidence, dice: np.random.Generator) -> Iterator[Params]:
+        space = self.config.space
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        sampler = optuna.samplers.GPSampler(seed=int(dice.integers(2**31)), n_startup_trials=1)
+        study = optuna.create_study(direction="maximize", sampler=sampler)
+        study.add_trials([self._trial(params, float(s)) for params, s in zip(view.params, view.score, strict=True)])
+        study.add_trials([self._trial(bayes._params(space, point), None) for point in view.busy[-_BUSY:]])
+        asked = study.ask({dimension.name: domain_of(dimension) for dimension in space.dimensions}).params
+        yield space.build(lambda dimension: asked[dimension.name])
+
+    def _trial(self, params: Params, score: float | None) -> FrozenTrial:
+        """Without a score: one that is at work."""
+        domains = {dimension.name: domain_of(dimension) for dimension in self.config.space.dimensions}
+        values = {dimension.name: params[dimension.key] for dimension in self.config.space.dimensions}
+        for name, domain in domains.items():
+            if not isinstance(domain, CategoricalDistribution):  # values are rounded to 12 digits
+                values[name] = min(max(values[name], domain.low), domain.high)
+        state = TrialState.RUNNING if score is None else TrialState.COMPLETE
+        return create_trial(state=state, value=score, params=values, distributions=domains)
+
+
 VARIANTS: dict[str, type[Variant]] = {
     "finer": Finer,
     "extrapolated": Extrapolated,
@@ -222,4 +252,5 @@ VARIANTS: dict[str, type[Variant]] = {
     "near-best": NearBest,
     "near-default": NearDefault,
     "sobol": Sobol,
+    "optuna-gp": OptunaGP,
 }
