@@ -69,7 +69,10 @@ class Store:
     def __init__(self, directory: Path, keep: int, mode: str) -> None:
         self._directory, self._keep, self._sign = directory, keep, 1 if mode == "max" else -1
         directory.mkdir(parents=True, exist_ok=True)
-        for leftover in directory.glob(f"{_TEMPORARY}*"):
+
+    def clear(self) -> None:
+        """Removes what a crash left half written. For who writes here: a reader's trial may be at work on it."""
+        for leftover in self._directory.glob(f"{_TEMPORARY}*"):
             shutil.rmtree(leftover, ignore_errors=True)
 
     def newest(self) -> Checkpoint | None:

@@ -47,6 +47,7 @@ class Saves:
         self._directory, self._config, self._task = directory, config, task
         self._fingerprint, self._columns = train.fingerprint, train.columns
         self._store = Store(directory / "checkpoint", config.num_to_keep, config.mode)
+        self._store.clear()
 
     def newest(self) -> Checkpoint | None:
         return self._store.newest()

@@ -10,6 +10,7 @@ import torch
 
 from hpo.trial import checkpoint as checkpoint_module
 from hpo.trial.checkpoint import Store
+from hpo.trial.soup import ranked_checkpoints
 
 VALUES = [0.3, 0.9, 0.5, 0.9, 0.1, 0.7]
 
@@ -70,9 +71,27 @@ def test_crash_while_writing_leaves_the_one_before(tmp_path, monkeypatch):
             with pytest.raises(KeyboardInterrupt):
                 Store(folder, keep=1, mode="max").save(3, 0.3, {"weight": torch.ones(4)}, {"epoch": 3}, {})
         after = Store(folder, keep=1, mode="max")
+        after.clear()
         assert after.newest().load_state() == {"epoch": 2}, step
         assert not list(folder.glob(".tmp-*")), step
         assert after.ranking()[0].epoch in (2, 3), step
+
+
+def test_whoever_reads_leaves_alone_what_is_being_written(tmp_path, monkeypatch):
+    """A model is exported while its trial writes the next checkpoint."""
+    store, seen = Store(tmp_path / "checkpoint", keep=1, mode="max"), []
+    fill(store, [0.1])
+    fingerprint = checkpoint_module._fingerprint
+
+    def read_meanwhile(path):
+        monkeypatch.setattr(checkpoint_module, "_fingerprint", fingerprint)
+        seen.extend(ranked_checkpoints(tmp_path, "max"))
+        return fingerprint(path)
+
+    monkeypatch.setattr(checkpoint_module, "_fingerprint", read_meanwhile)
+    store.save(2, 0.2, {"weight": torch.ones(4)}, {"epoch": 2}, {})
+    assert [checkpoint.epoch for checkpoint in seen] == [1]
+    assert store.newest().epoch == 2
 
 
 def test_tied_and_strided_tensors_come_back(tmp_path):
