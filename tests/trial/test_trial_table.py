@@ -202,6 +202,16 @@ def test_the_backbone_is_timms(table_data: Path, configure: Configure) -> None:
     assert untouched == []
 
 
+def test_rows_without_any_image_give_all_weights_a_gradient(table_data: Path, configure: Configure) -> None:
+    """Ranks whose rows have images wait for those of one whose rows have none."""
+    model, _ = build_model(configure(), open_split(table_data, "train").columns, 2, 32)
+    empty = [TableRow((None, None), row.numbers, row.codes) for row in rows_of(table_data, "validation")[:4]]
+    outputs = model.train()(torch.zeros(0, 3, 32, 32), stack_rows(empty))
+    outputs.sum().backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None] == []
+    assert not any(p.grad.any() for name, p in model.named_parameters() if name.startswith("image."))
+
+
 def test_decay_by_layer_and_partial_training(table_data: Path, configure: Configure) -> None:
     columns = open_split(table_data, "train").columns
     model, _ = build_model(configure({"model.timm_image.checkpoint_name": "test_vit"}), columns, 2, 32)
