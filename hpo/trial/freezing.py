@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from hpo.errors import TrialError
 from hpo.trial.lowrank import add_adapters
+from hpo.trial.model import classifier_of
 from hpo.trialconfig import TrialConfig
 from hpo.trialkeys import PEFT
 
@@ -37,8 +37,7 @@ def freeze(model: nn.Module, config: TrialConfig) -> None:
         if extra:
             raise TrialError("optim.extra_trainable_params needs optim.peft: without it everything is trained anyway.")
         return
-    get_classifier: Any = model.get_classifier
-    classifier: nn.Module = get_classifier()
+    classifier = classifier_of(model)
     head = {id(parameter) for parameter in classifier.parameters()}
     chosen = _find(model, _PARTS.get(peft, "")) | _find_named(model, extra)
     if peft in _PARTS and not chosen - head:

@@ -102,6 +102,13 @@ def create_backbone(
     return model, Input(size, tuple(mean), tuple(std), config.interpolation), width
 
 
+def classifier_of(model: nn.Module) -> nn.Module:
+    """The layers that give the outputs; a model made for distillation has two."""
+    get_classifier: Any = model.get_classifier
+    found = get_classifier()
+    return nn.ModuleList(found) if isinstance(found, (tuple, list)) else found
+
+
 def is_convolutional(model: nn.Module) -> bool:
     """Whether it computes by convolutions, which run faster with channels last; a ViT has one, for its patches."""
     return sum(isinstance(module, nn.Conv2d) for module in model.modules()) > 1

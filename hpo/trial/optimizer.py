@@ -15,6 +15,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from hpo.errors import TrialError, nearest
+from hpo.trial.model import classifier_of
 from hpo.trialkeys import OptimConfig
 
 
@@ -76,8 +77,7 @@ def _scale_classifier(model: nn.Module, optimizer: Optimizer, factor: float) -> 
     """Multiplies the learning rate of the classifier by `factor`, in groups of its own."""
     if factor == 1:
         return
-    get_classifier: Any = model.get_classifier
-    head = {id(parameter) for parameter in get_classifier().parameters()}
+    head = {id(parameter) for parameter in classifier_of(model).parameters()}
     for group in list(optimizer.param_groups):
         own = [parameter for parameter in group["params"] if id(parameter) in head]
         if own:

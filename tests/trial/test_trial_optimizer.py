@@ -10,7 +10,9 @@ from accelerate import Accelerator
 from hpo.errors import TrialError
 from hpo.trial import optimizer as optimizer_module
 from hpo.trial import train
+from hpo.trial.freezing import freeze
 from hpo.trial.optimizer import _can_be_fused, clip_gradients, create_optimizer, learning_rate, set_learning_rate
+from hpo.trialconfig import TrialConfig
 from hpo.trialkeys import OptimConfig
 
 
@@ -96,6 +98,16 @@ def test_the_classifier_has_a_rate_of_its_own(model):
     assert rates[id(model.head.weight)] == rates[id(model.head.bias)] == 10.0
     assert rates[id(model.blocks[0].mlp.fc1.weight)] < 1
     assert len(rates) == len(list(model.parameters())) == sum(len(g["params"]) for g in optimizer.param_groups)
+
+
+def test_both_classifiers_of_a_model_made_for_distillation():
+    model = timm.create_model("deit_tiny_distilled_patch16_224", num_classes=2)
+    optimizer = create_optimizer(model, OptimConfig(lr_mult=10.0))
+    quick = {id(p) for group in optimizer.param_groups if group.get("lr_scale") == 10.0 for p in group["params"]}
+    heads = [*model.head.parameters(), *model.head_dist.parameters()]
+    assert quick == {id(parameter) for parameter in heads}
+    freeze(model, TrialConfig.from_flat({"optim.peft": "linear_probe"}))
+    assert [parameter for parameter in model.parameters() if parameter.requires_grad] == heads
 
 
 @pytest.mark.parametrize("algorithm", ["norm", "value", "agc"])
