@@ -50,6 +50,7 @@ class TrainedModel:
         """Puts other weights of the same model in place."""
         try:
             self.model.load_state_dict(weights)
+            self.model.eval()  # models such as LeViT keep what they make of weights in evaluation until this is said
         except RuntimeError as error:
             reason = str(error).splitlines()[0]
             raise TrialError(f"these weights are not of {type(self.model).__name__} ({reason}).") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import timm
 import torch
 
 from hpo.trial import Training
@@ -59,3 +60,18 @@ def test_off_there_is_none(raw_data, configure, tmp_path):
         assert training._compute.judged is training._compute.model
         training.run_epoch()
         assert training._saves.newest().load_state()["model"] is None
+
+
+def test_other_weights_in_place_are_all_used(configure):
+    """LeViT keeps in evaluation what it makes of its attention biases; a soup judges one average after another."""
+    config = configure({"model.timm_image.checkpoint_name": "levit_128s"})
+    meta = {"config": config.to_flat(), "outputs": 2, "input": {"size": 224}, "task": "classification"}
+    first = timm.create_model("levit_128s", num_classes=2).state_dict()
+    second = {name: value + 0.5 if "attention_biases" in name else value for name, value in first.items()}
+    second["stages.0.blocks.0.attn.attention_biases"][:, ::2] = 3.0
+    pixels = torch.randint(0, 256, (2, 224, 224, 3), dtype=torch.uint8)
+    model = TrainedModel(meta, first)
+    before = model.forward(pixels)
+    model.load(second)
+    assert torch.equal(model.forward(pixels), TrainedModel(meta, second).forward(pixels))
+    assert not torch.equal(model.forward(pixels), before)
