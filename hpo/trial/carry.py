@@ -6,6 +6,7 @@ it runs beside it, and only the work that needs the batch waits for it. Not run 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator
 
 import torch
@@ -19,16 +20,26 @@ def carried(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
     if device.type != "cuda":
         yield from batches
         return
-    stream = torch.cuda.Stream(device)
+    stream = _side_stream(torch.cuda.current_device() if device.index is None else device.index)
     for batch in batches:
-        try:
-            with torch.cuda.stream(stream):
-                there = batch.to(device)
-        except torch.OutOfMemoryError:
-            yield batch
-            continue
-        user = torch.cuda.current_stream(device)
-        user.wait_stream(stream)
-        for tensor in there.tensors:
-            tensor.record_stream(user)  # their memory belongs to the other stream, which must not reuse it too soon
-        yield there
+        yield _carry(batch, device, stream)
+
+
+def _carry(batch: Batch, device: torch.device, stream: torch.cuda.Stream) -> Batch:
+    try:
+        with torch.cuda.stream(stream):
+            there = batch.to(device)
+    except torch.OutOfMemoryError:
+        return batch
+    user = torch.cuda.current_stream(device)
+    user.wait_stream(stream)
+    for tensor in there.tensors:
+        tensor.record_stream(user)  # their memory belongs to the other stream, which must not reuse it too soon
+    return there
+
+
+@functools.cache
+def _side_stream(device: int) -> torch.cuda.Stream:
+    """One for the life of the process: torch keeps freed memory for the stream that it was of, so that a stream of
+    its own for each epoch would hold batches again and again."""
+    return torch.cuda.Stream(device)

@@ -66,13 +66,19 @@ def render_batch(images: Tensor, crops: Crops, size: int, interpolation: str = "
     output pixels, so that shrinking averages: a triangle, or Keys' cubic (1981, a = -0.5 as in Pillow) for 'bicubic'.
     """
     _, height, width, _ = images.shape
-    boxes = torch.from_numpy(crops.boxes).to(images.device, torch.float32)
-    flips = torch.from_numpy(crops.flips).to(images.device)
+    boxes = _carry(crops.boxes.astype(np.float32), images.device)
+    flips = _carry(crops.flips, images.device)
     kernel = _cubic if interpolation == "bicubic" else _triangle
     rows = _axis_weights(boxes[:, 0], boxes[:, 2], torch.zeros_like(flips), height, size, kernel)
     columns = _axis_weights(boxes[:, 1], boxes[:, 3], flips, width, size, kernel)
     half = torch.bmm(rows, images.float().flatten(2)).unflatten(2, (width, 3))
     return torch.einsum("bqw,bpwc->bcpq", columns, half).clamp_(0, 255)  # a cubic overshoots
+
+
+def _carry(values: np.ndarray, device: torch.device) -> Tensor:
+    """`values` on `device`; to a GPU from page-locked memory, for which nobody waits until its work so far is done."""
+    tensor = torch.from_numpy(values)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def _axis_weights(start: Tensor, length: Tensor, flips: Tensor, source: int, size: int, kernel: Kernel) -> Tensor:

@@ -84,6 +84,7 @@ class Classification:
             raise TrialError(
                 f"optim.focal_loss.alpha has {len(alpha)} weights, but the labels have {self.outputs} classes."
             )
+        self._alpha = torch.tensor(alpha) if self._focal and alpha else None
 
     def targets(self, labels: np.ndarray) -> Tensor:
         if len(labels) and not 0 <= labels.min() <= labels.max() < self.outputs:
@@ -101,8 +102,9 @@ class Classification:
         logs = F.log_softmax(outputs, 1)
         truth = F.one_hot(targets, self.outputs) * (1 - self._smoothing) + self._smoothing / self.outputs
         losses = truth * (1 - logs.exp()).clamp(min=0) ** focal.gamma * -logs
-        if focal.alpha:
-            losses = losses * losses.new_tensor(focal.alpha)
+        if self._alpha is not None:
+            self._alpha = self._alpha.to(losses)  # once: each copy to a GPU would wait for its work so far
+            losses = losses * self._alpha
         return losses.sum(1).mean()
 
     def compare(self, outputs: Tensor, targets: Tensor) -> Tensor:

@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from hpo.data.read import open_split
-from hpo.trial.augment import Augmentation
+from hpo.trial.augment import Augmentation, Crops
 from hpo.trial.carry import carried
 from hpo.trial.loader import Batch, Loader
 from hpo.trial.pixels import Delivery
+from hpo.trial.render import render_batch
 from hpo.trial.rows import Rows
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU")
@@ -64,3 +65,27 @@ def test_on_a_gpu_the_pixels_arrive(loader):
         assert batch.images.device.type == "cuda"
         assert torch.equal(batch.images.cpu(), images)
         assert torch.equal(batch.targets.cpu(), targets)
+
+
+@needs_gpu
+def test_on_a_gpu_epochs_use_one_stream_and_hold_memory_once(loader):
+    device = torch.device("cuda")
+    held = []
+    for _ in range(40):  # torch has 32 streams to give
+        for batch in carried(loader.training(SPEC), device):
+            batch.images.sum()
+        torch.cuda.synchronize()
+        held.append(torch.cuda.memory_reserved())
+    assert held[-1] == held[1]
+
+
+@needs_gpu
+def test_on_a_gpu_boxes_come_without_waiting_for_its_work():
+    images = torch.zeros(4, 16, 16, 3, dtype=torch.uint8, device="cuda")
+    crops = Crops(np.tile([0, 0, 8, 8], (4, 1)), np.zeros(4, bool))
+    render_batch(images, crops, 8)  # whatever is set up at first
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        assert render_batch(images, crops, 8).shape == (4, 3, 8, 8)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
