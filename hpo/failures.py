@@ -48,6 +48,11 @@ LEARNT = ("oom", "trial", "infeasible")  # of the configuration: the searcher le
 BLOCKING = ("disk",)  # every other trial would fail the same: the attempt ends, none of them does
 _BY_TYPE = {AcceleratorError: "accelerator", WeightsError: "weights", TrialError: "trial", DataError: "data"}
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_NO_MEMORY_WORDS = (  # in RuntimeErrors: of CUDA where torch's allocator has no part, of its libraries, of the host
+    "out of memory",
+    "STATUS_ALLOC_FAILED",
+    "can't allocate memory",
+)
 _FULL_WORDS = ("No space left", "Disk quota exceeded", "file write failed")  # the last is torch.save's
 
 
@@ -68,9 +73,16 @@ def classify(error: BaseException) -> str:
     chain = list(_chain(error))
     if any(_is_full(link) for link in chain):
         return "disk"
-    if any(isinstance(link, MemoryError) or type(link).__name__ == "OutOfMemoryError" for link in chain):
+    if any(is_out_of_memory(link) for link in chain):
         return "oom"
     return "storage" if isinstance(error, OSError) and error.errno not in (None, errno.ENOENT) else "exception"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a device or the host had no memory left, by whichever of torch's errors."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY_WORDS)
 
 
 def describe(error: BaseException) -> str:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from hpo.errors import TrialError
+from hpo.failures import is_out_of_memory
 from hpo.trial.compilation import COMPILE_ERRORS, Compilation
 from hpo.trial.erasing import Erasing
 from hpo.trial.freezing import frozen_norms
@@ -251,10 +252,12 @@ class Compute:
         while True:
             try:
                 return work(self.micro_batch)
-            except torch.OutOfMemoryError as error:
-                reason, then = str(error).splitlines()[0], self._halve
             except COMPILE_ERRORS as error:
                 reason, then = str(error).strip().splitlines()[0], self._compilation.give_up
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                reason, then = str(error).splitlines()[0], self._halve
             # Outside the handler, where no traceback holds the tensors that are to be freed.
             then(reason)
 

@@ -20,7 +20,7 @@ VIT = {"model.timm_image.checkpoint_name": "test_vit", "model.timm_image.drop_ra
 def limit_memory(monkeypatch):
     """Makes models that run out of memory above so many images: what a GPU does, which is not here."""
 
-    def limit(images):
+    def limit(images, error=None):
         real = training_module.build_model
 
         def create(*arguments):
@@ -28,7 +28,7 @@ def limit_memory(monkeypatch):
 
             def refuse(module, inputs):
                 if len(inputs[0]) > images:
-                    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+                    raise error or torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
             model.register_forward_pre_hook(refuse)
             return model, feed
@@ -64,6 +64,19 @@ def test_out_of_memory_halves_and_goes_on_exactly(raw_data, configure, tmp_path,
     assert halved[0]["train_loss"] == asked[0]["train_loss"]
     assert all(torch.equal(halved[1][name], value) for name, value in asked[1].items())
     assert "going on with 8 images at a time" in (tmp_path / "halved" / "log.txt").read_text()
+
+
+def test_libraries_that_get_no_memory_are_told_from_what_fails_otherwise(raw_data, configure, tmp_path, limit_memory):
+    """cuBLAS takes memory beside torch's allocator, which on a shared GPU another trial may have taken."""
+    limit_memory(16, RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"))
+    with Training(configure(), raw_data, tmp_path / "full") as training:
+        assert training.run_epoch()["micro_batch"] == 16
+    limit_memory(8, RuntimeError("CUDA error: device-side assert triggered"))  # of the 16 that fit
+    with (
+        Training(configure(), raw_data, tmp_path / "other") as training,
+        pytest.raises(RuntimeError, match="device-side assert"),
+    ):
+        training.run_epoch()
 
 
 def test_resumed_trial_does_not_try_again(raw_data, configure, tmp_path, limit_memory):
