@@ -120,7 +120,7 @@ def _in_order(values: Sequence[Any]) -> tuple[Any, ...]:
     """Each class once: numbers by value, else by text. Labels of mixed types become texts."""
     kinds = {type(value) for value in values}
     if len(kinds) > 1:
-        values = [float(value) for value in values] if kinds == {int, float} else [str(value) for value in values]
+        values = [float(value) for value in values] if kinds == {int, float} else [_text(value) for value in values]
     return tuple(sorted(dict.fromkeys(values)))
 
 

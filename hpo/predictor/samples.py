@@ -118,7 +118,11 @@ def read_frame(data: Any, roles: Roles, what: str) -> tuple[pd.DataFrame, str, P
         )
     if not len(data):
         raise DataError(f"{what} has no rows.")
-    return data.rename(columns=str), what, base
+    data = data.rename(columns=str)
+    if not data.columns.is_unique:
+        twice = data.columns[data.columns.duplicated()][0]
+        raise UsageError(f"{what} has several columns {twice!r}; rename them, or keep one.")
+    return data, what, base
 
 
 def read_samples(data: Any, roles: Roles, what: str = "data") -> Samples:

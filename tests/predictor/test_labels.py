@@ -60,6 +60,9 @@ def test_encoding():
         with pytest.raises(DataError, match="train_data row 1 has no label|row 0 has label Timestamp"):
             infer_labels(pd.Series(column).tolist(), None)
     assert infer_labels(pd.Series([3, 1] * 5, dtype="Int64").tolist(), None).classes == (1, 3)
+    mixed = [1.0, "a", 2.5, 1.0]  # of a column that pandas has read in parts
+    assert infer_labels(mixed, None).classes == ("1", "2.5", "a")
+    np.testing.assert_array_equal(infer_labels(mixed, None).encode(["1", 1.0, "a", 1], "test"), [0, 0, 2, 0])
     assert infer_labels(pd.Series(["b", "a"], dtype="category").tolist(), None).classes == ("a", "b")
     with pytest.raises(DataError, match=r"row 0 has label \[1, 2\]; a label is one number or text"):
         infer_labels([[1, 2], [3, 4]], None)

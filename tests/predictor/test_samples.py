@@ -91,6 +91,8 @@ def test_folders_and_zips_keep_their_splits(photos, tmp_path):
         (lambda t: t[["label"]], UsageError, "no column of image paths .* image_column="),
         (lambda t: t.iloc[:0], DataError, "data has no rows"),
         (lambda t: t.assign(image=[*t["image"][:-1], None]), DataError, "data row 5 names no image"),
+        (lambda t: t[["image", "label", "label"]], UsageError, "data has several columns 'label'; rename them"),
+        (lambda t: t.assign(**{"1": 0}).assign(x=0).rename(columns={"x": 1}), UsageError, "several columns '1'"),
         (lambda t: 3, UsageError, "data must be a DataFrame, a table file.* got int"),
         (lambda t: "nowhere.csv", UsageError, "nowhere.csv does not exist"),
     ],
