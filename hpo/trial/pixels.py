@@ -96,15 +96,27 @@ class Pixels:
         is decoded already serves the other boxes only, so that a trial sees the same with it and without."""
         size = self._delivery.size
         out = self._buffers.take(len(indices), size, size, 3)
-        large = (crops.boxes[:, 2] >= 2 * size) & (crops.boxes[:, 3] >= 2 * size)
+        # Small boxes first: who shrinks and who enlarges runs other code, which stays in the cache while it is needed.
+        order = np.argsort(crops.boxes[:, 2:].max(axis=1), kind="stable")
+        indices, boxes = indices[order], crops.boxes[order]
+        large = (boxes[:, 2] >= 2 * size) & (boxes[:, 3] >= 2 * size)
         stored = self._stored(indices[large] if self._decoded else indices)
-        places = zip(indices.tolist(), crops.boxes.tolist(), crops.flips.tolist(), large.tolist(), strict=True)
-        for (index, box, flip, scaled), target in zip(places, out.numpy(), strict=True):
+        looks = zip(order.tolist(), boxes.tolist(), crops.flips[order].tolist(), large.tolist(), strict=True)
+        targets = out.numpy()
+        for (index, shape), (place, box, flip, scaled) in zip(self._sized(indices), looks, strict=True):
             if self._decoded and not scaled:
-                render_image(self._decoded.pixels(index), box, flip, target, self._delivery.interpolation)
+                image = self._decoded.pixels(index)
+            elif not scaled:
+                image = self._decode_bytes(index, next(stored), shape)
             else:
-                self._decode_one(index, next(stored), box, flip, target)
+                image, box = self._decode_small(index, next(stored), shape, box)
+            render_image(image, box, flip, targets[place], self._delivery.interpolation)
         return out
+
+    def _sized(self, indices: np.ndarray) -> Iterator[tuple[int, tuple[int, int]]]:
+        """Each number with (height, width) of its image."""
+        shapes = zip(self._shards.heights[indices].tolist(), self._shards.widths[indices].tolist(), strict=True)
+        return zip(indices.tolist(), shapes, strict=True)
 
     def _stored(self, indices: np.ndarray) -> Iterator[bytes]:
         """Stored bytes, some images at a time."""
@@ -118,25 +130,27 @@ class Pixels:
         elif not self._shards.sized:
             yield from map(self._shards.pixels, indices.tolist())
         else:
-            for index, data in zip(indices.tolist(), self._stored(indices), strict=True):
-                yield self._decode_bytes(index, data)
+            for (index, shape), data in zip(self._sized(indices), self._stored(indices), strict=True):
+                yield self._decode_bytes(index, data, shape)
 
-    def _decode_one(self, index: int, data: bytes, box: list[int], flip: bool, out: np.ndarray) -> None:
-        shape = int(self._shards.heights[index]), int(self._shards.widths[index])
+    def _decode_small(
+        self, index: int, data: bytes, shape: tuple[int, int], box: list[int]
+    ) -> tuple[np.ndarray, list[int]]:
+        """A smaller image that has enough pixels for its box, and the box in it."""
         top, left, height, width = box
-        size, at_least = out.shape[0], None
-        if height >= 2 * size and width >= 2 * size:
-            at_least = -(-shape[0] * size // height), -(-shape[1] * size // width)
-        image = self._decode_bytes(index, data, at_least)
+        size = self._delivery.size
+        at_least = -(-shape[0] * size // height), -(-shape[1] * size // width)
+        image = self._decode_bytes(index, data, shape, at_least)
         if image.shape[:2] != shape:
             down, across = image.shape[0] / shape[0], image.shape[1] / shape[1]
             top, height = _scale(top, height, down)
             left, width = _scale(left, width, across)
-        render_image(image, (top, left, height, width), flip, out, self._delivery.interpolation)
+        return image, [top, left, height, width]
 
-    def _decode_bytes(self, index: int, data: bytes, at_least: tuple[int, int] | None = None) -> np.ndarray:
-        """An encoded image, or a smaller one of at least so many rows and columns."""
-        shape = int(self._shards.heights[index]), int(self._shards.widths[index])
+    def _decode_bytes(
+        self, index: int, data: bytes, shape: tuple[int, int], at_least: tuple[int, int] | None = None
+    ) -> np.ndarray:
+        """An encoded image of `shape` (height, width), or a smaller one of at least so many rows and columns."""
         try:
             return decode_into(self._scratch, data, shape, at_least)
         except DataError as error:

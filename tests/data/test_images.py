@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hpo.data.decode import _by_opencv, _by_pillow, _by_simplejpeg, decode_rgb
+from hpo.data.decode import Scratch, _by_opencv, _by_pillow, _by_simplejpeg, decode_into, decode_rgb
 from hpo.data.images import BadImage, ImagePolicy, store, target_size
 from hpo.errors import DataError
 
@@ -217,6 +217,17 @@ def test_all_decoders_agree(photograph: bytes) -> None:
     for decoder in (_by_simplejpeg, _by_opencv, _by_pillow):
         assert difference(decoder(photograph), expected) < 1
         assert difference(decoder(memoryview(photograph)), expected) < 1
+
+
+def test_no_row_is_decoded_around_the_cache(photograph: bytes) -> None:
+    """Rows of images of even width never begin at a multiple of 32, whatever memory the thread gets."""
+    expected, scratch = decode_rgb(photograph), Scratch()
+    for count in (100, 5000, 40000, expected.size, 10 * expected.size):
+        assert len(scratch.take(count)) >= count
+        assert scratch.take(count).ctypes.data % 2 == 1
+    found = decode_into(scratch, photograph, expected.shape[:2], None)
+    assert found.ctypes.data == scratch.take(1).ctypes.data
+    assert (found == expected).all()
 
 
 def test_decoding_goes_on_where_simplejpeg_refuses(pixels: np.ndarray) -> None:

@@ -140,6 +140,19 @@ def test_host_renders_what_pillow_renders(size):
             assert difference.mean() < 0.8  # of 255
 
 
+@pytest.mark.parametrize("name", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("writeable", [True, False])
+def test_shrinking_is_torchs_antialiased_interpolation(name, writeable):
+    """To the bit: render_image calls its kernel without torch.nn.functional around it."""
+    image = np.random.default_rng(0).integers(0, 256, (90, 70, 3), np.uint8)
+    image.flags.writeable = writeable
+    pixels = torch.from_numpy(image[5:85, 3:63].copy()).permute(2, 0, 1)[None]
+    expected = torch.nn.functional.interpolate(pixels, size=(32, 32), mode=name, antialias=True)
+    found = np.zeros((32, 32, 3), np.uint8)
+    render_image(image, [5, 3, 80, 60], False, found, name)
+    assert (found == expected[0].permute(1, 2, 0).numpy()).all()
+
+
 def test_whole_images_stay_as_they_are(raw_data):
     images = batch_of(raw_data)
     planned = Crops(np.tile([0, 0, 32, 32], (24, 1)), np.zeros(24, bool))
