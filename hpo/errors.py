@@ -19,8 +19,18 @@ A message is one line: what is wrong, the offending value, and what to do about 
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 
+_REMEDIES = {  # what a person can do about a file system's refusal
+    errno.ENOSPC: "make room there",
+    errno.EDQUOT: "your quota is used up, make room there",
+    errno.EROFS: "name a place that can be written",
+    errno.EACCES: "name a place that you may read and write",
+    errno.EPERM: "name a place that you may read and write",
+    errno.ESTALE: "its file system was mounted anew, try again",
+    errno.EIO: "its file system fails, try again or ask its administrators",
+}
 STOPPED = 75  # EX_TEMPFAIL: not done, try again
 
 
@@ -64,6 +74,12 @@ class JournalError(SlurmtuneError):
 
 class JournalHeldError(JournalError):
     pass
+
+
+def explain_storage(error: OSError) -> str:
+    """'PATH: No space left on device; make room there'; '' of what no file system's state explains, a bug of ours."""
+    remedy = _REMEDIES.get(error.errno or 0)
+    return f"{error.filename or 'a file'}: {error.strerror}; {remedy}" if remedy else ""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

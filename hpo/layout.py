@@ -156,8 +156,10 @@ def write_bytes(path: Path, content: bytes, mode: int = 0o644) -> None:
             stream.flush()
             os.fsync(stream.fileno())
         Path(temporary).replace(path)
-    except BaseException:
+    except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)  # the kernel does not say of which file it has no room for more
         raise
     sync_folder(path.parent)
 

@@ -83,7 +83,8 @@ def _seconds(text: str) -> int:
 
 def _examine_slurm(arguments: argparse.Namespace, site: Site, runs: Path, wait_s: int, findings: Findings) -> None:
     """SLURM's own answers, the two jobs, and a first site file from both."""
-    asked = SlurmRequest.from_words(site.slurm).merged(SlurmRequest.from_words(slurm_words(arguments)))
+    asked = SlurmRequest.from_environment().merged(SlurmRequest.from_words(site.slurm))
+    asked = asked.merged(SlurmRequest.from_words(slurm_words(arguments)))
     site.check(asked)
     partitions = read_partitions(asked.partition)
     partition = choose_for_gpus(asked.partition, partitions)

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol, TextIO
 
-from hpo.errors import SlurmtuneError
+from hpo.errors import SlurmtuneError, explain_storage
 from hpo.results.wording import duration
 
 Argv = list[str] | None
@@ -37,6 +37,11 @@ def command(main: Callable[[Argv], int]) -> Main:
         except BrokenPipeError:  # `results.py DIR | head`: the reader has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
+        except OSError as error:
+            if not (why := explain_storage(error)):
+                raise
+            say(f"error: {why}.")
+            return SlurmtuneError.exit_code
 
     return run
 

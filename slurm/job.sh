@@ -29,13 +29,13 @@ stage_once() {
 
 # run_step COMMAND: one step, one task a host. A lost task or host must not end the others: the supervisors decide.
 run_step() {
-  status=0
+  status=0  # --export: a site or a person may have jobs that hand nothing of their environment on
   if [ -n "${CONTAINER:-}" ]; then  # in it there is no scontrol and no squeue
     export SLURMTUNE_REQUEUE_WISH=$RUN/jobs/.requeue-$SLURM_JOB_ID
     [ -n "${SLURM_JOB_END_TIME:-}" ] || SLURM_JOB_END_TIME=$(date -d "$(squeue -h -j "$SLURM_JOB_ID" -o %e)" +%s || true)
     export SLURM_JOB_END_TIME
   fi
-  eval "srun --unbuffered --ntasks-per-node=1 --wait=0 --kill-on-bad-exit=0 --no-kill ${LOG:+--output=$(printf '%q' "$LOG")} ${CONTAINER:-} $1" || status=$?
+  eval "srun --export=ALL --unbuffered --ntasks-per-node=1 --wait=0 --kill-on-bad-exit=0 --no-kill ${LOG:+--output=$(printf '%q' "$LOG")} ${CONTAINER:-} $1" || status=$?
 }
 
 # without_a_step: whether a further try makes sense. SLURM 22.05 starts a job that was queued again while a host of it was
@@ -43,6 +43,13 @@ run_step() {
 without_a_step() {
   local tries=$RUN/jobs/.without-step-$SLURM_JOB_ID
   [ "${SLURM_RESTART_COUNT:-0}" -gt 0 ] && echo >> "$tries" && [ "$(wc -l < "$tries")" -le 3 ]
+}
+
+# in_vain: whether the job has started three times without an attempt that got as far as the journal.
+in_vain() {
+  local begun
+  begun=$(grep '"type": "attempt_started"' "$RUN/journal.jsonl" 2>/dev/null | grep -c "\"job\": \"$SLURM_JOB_ID\"" || true)
+  [ $((${SLURM_RESTART_COUNT:-0} + 1 - begun)) -ge 3 ]
 }
 
 # exit_as_the_attempt: srun's own status tells of any task that was lost; what counts is how rank 0 says that it ended.
@@ -60,14 +67,17 @@ exit_as_the_attempt() {
   fi
   folders=$(ls -d "$RUN"/attempts/*"$SLURMTUNE_ATTEMPT"*/ 2>/dev/null || true)
   case ${folders:+$status} in 100 | 10[1-7] | 175) exit $((status - 100)) ;; esac
-  if [ -n "$folders" ] && scontrol requeue "$SLURM_JOB_ID" 2>/dev/null; then
+  if [ -n "$folders" ] && ! in_vain && scontrol requeue "$SLURM_JOB_ID" 2>/dev/null; then
     echo "slurmtune: the attempt's supervisor was killed; job $SLURM_JOB_ID is queued again" >&2
     sleep 30  # until SLURM ends this script
   elif [ -z "$folders" ] && without_a_step && scontrol requeue "$SLURM_JOB_ID" 2>/dev/null; then
     echo "slurmtune: SLURM gave no step to job $SLURM_JOB_ID, which it had queued again; it is queued once more" >&2
     sleep 30
-  elif [ "$status" = 0 ] || [ -z "$folders" ]; then
+  elif [ -z "$folders" ]; then
     echo "slurmtune: srun started no attempt on $RUN; submit it again by launch/submit.py --resume $RUN" >&2
+  else
+    echo "slurmtune: the attempt ended without a word, and job $SLURM_JOB_ID is not queued again; see the logs in" \
+      "$RUN/submitit, then go on by launch/submit.py --resume $RUN" >&2
   fi
   exit 4
 }

@@ -10,6 +10,9 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from hpo.cluster.commands import ask_slurm
+
+FOREGROUND = "SLURMTUNE_FOREGROUND"  # on this machine: the command that the attempt ends with (processes.identify)
 _COMMAND_DEADLINE_S = 20
 
 
@@ -42,8 +45,10 @@ class Allocation:
 
 
 def find_allocation(environ: Mapping[str, str] = os.environ) -> Allocation:
-    """The allocation that this process runs in, from SLURM's environment or, without one, from the machine."""
-    job = environ.get("SLURM_JOB_ID", "") if "SLURM_PROCID" in environ else ""
+    """The allocation that this process runs in, from SLURM's environment or, without one, from the machine. An attempt
+    of --cluster local inside an interactive job has that job's host and time, and is not its to queue again."""
+    around = environ.get("SLURM_JOB_ID", "") if "SLURM_PROCID" in environ else ""
+    job = "" if FOREGROUND in environ else around
     mark = environ.get("SLURMTUNE_ATTEMPT") or os.urandom(4).hex()
     restarts = environ.get("SLURM_RESTART_COUNT", "0")
     return Allocation(
@@ -51,10 +56,10 @@ def find_allocation(environ: Mapping[str, str] = os.environ) -> Allocation:
         job=job,
         rank=int(environ.get("SLURM_PROCID", "0")) if job else 0,
         nodes=int(environ.get("SLURM_STEP_NUM_NODES") or environ.get("SLURM_JOB_NUM_NODES", "1")) if job else 1,
-        cpus=_count_cpus(environ if job else {}),
+        cpus=_count_cpus(environ if around else {}),
         gpus=count_gpus(environ),
-        memory_mb=_memory(environ) if job else None,
-        end_time=_end_time(job, environ) if job else None,
+        memory_mb=_memory(environ) if around else None,
+        end_time=_end_time(around, environ) if around else None,
         restarts=int(restarts) if job else 0,
     )
 
@@ -93,8 +98,7 @@ def _end_time(job: str, environ: Mapping[str, str]) -> float | None:
     if environ.get("SLURM_PROCID") != "0":
         return None
     try:
-        command = ["squeue", "-h", "-j", job, "-o", "%e"]
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=_COMMAND_DEADLINE_S, check=True)
+        answer = ask_slurm(["squeue", "-h", "-j", job, "-o", "%e"], _COMMAND_DEADLINE_S)
         return time.mktime(time.strptime(answer.stdout.strip(), "%Y-%m-%dT%H:%M:%S"))
     except (OSError, subprocess.SubprocessError, ValueError):
         return None  # no limit known: SLURM's signal has to do

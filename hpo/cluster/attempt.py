@@ -9,19 +9,22 @@ code and configuration are read from disk, so a requeued job does not run on an 
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
+import socket
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from hpo.cluster.allocation import Allocation, find_allocation
-from hpo.cluster.head import FOREGROUND, HeadSupervisor
+from hpo.cluster.allocation import FOREGROUND, Allocation, find_allocation
+from hpo.cluster.head import HeadSupervisor
 from hpo.cluster.jobs import read_job, record_job
 from hpo.cluster.poolworker import PoolWorker
 from hpo.cluster.request import SlurmRequest
 from hpo.cluster.supervisor import say
 from hpo.cluster.worker import WorkerSupervisor
-from hpo.errors import SlurmtuneError
+from hpo.errors import ClusterError, SlurmtuneError, explain_storage
 from hpo.layout import SweepDirectory, absolute
 from hpo.ownership import open_own_sweep
 
@@ -40,7 +43,8 @@ class Attempt:
         if DEVICES in os.environ:
             os.environ["CUDA_VISIBLE_DEVICES"] = os.environ[DEVICES]
         allocation, directory = find_allocation(), _open(self.directory)
-        code = _lead(directory, allocation) if allocation.rank == 0 else _follow(directory, allocation)
+        follow = functools.partial(_follow, directory, allocation)
+        code = _lead(directory, allocation) if allocation.rank == 0 else _explained(follow)
         if code:
             raise SystemExit(code)
 
@@ -53,12 +57,7 @@ class Worker:
 
     def __call__(self) -> None:
         allocation, directory = find_allocation(), _open(self.directory)
-        _record(directory, allocation, "worker")
-        try:
-            code = PoolWorker(directory, allocation).run()
-        except SlurmtuneError as error:
-            say(f"error: {error}")
-            code = error.exit_code
+        code = _explained(functools.partial(_join, directory, allocation))
         if code:
             raise SystemExit(code)
 
@@ -77,34 +76,52 @@ def _record(directory: SweepDirectory, allocation: Allocation, role: str) -> Non
         record_job(directory, allocation.job, role, SlurmRequest())
 
 
+def _join(directory: SweepDirectory, allocation: Allocation) -> int:
+    _record(directory, allocation, "worker")
+    return PoolWorker(directory, allocation).run()
+
+
+def _follow(directory: SweepDirectory, allocation: Allocation) -> int:
+    return WorkerSupervisor(directory, allocation).run()
+
+
 def _lead(directory: SweepDirectory, allocation: Allocation) -> int:
     """Rank 0: one attempt, and others in the same job as long as they crash and yet get somewhere."""
-    _record(directory, allocation, "attempt")
-    for count in itertools.count():
-        supervisor = HeadSupervisor(directory, allocation.again(count))
-        try:
-            code = supervisor.run()
-        except SlurmtuneError as error:
-            say(f"error: {error}")
-            code = error.exit_code
-        again, unsaid = supervisor.again and not supervisor.asked, 0
+    made: list[HeadSupervisor] = []
+    unsaid = _UNSAID if "SLURMTUNE_ATTEMPT" in os.environ else 0
+
+    def attempt() -> int:
+        _record(directory, allocation, "attempt")
+        made.append(HeadSupervisor(directory, allocation.again(len(made))))
+        return made[-1].run()
+
+    for count in itertools.count(1):
+        code = _explained(attempt)
+        if len(made) < count:  # nobody is there to write down how it ended
+            return code + unsaid
+        supervisor = made[-1]
+        again = supervisor.again and not supervisor.asked
         try:
             supervisor.rendezvous.announce("exit", code=code, again=again, queued=supervisor.queued)
         except OSError as error:  # a full disk
             say(f"that the attempt ended with exit code {code} could not be written down ({error.strerror})")
-            unsaid = _UNSAID if "SLURMTUNE_ATTEMPT" in os.environ else 0
+            code += unsaid
         if not again:
-            return code + unsaid
-        say(f"another attempt, {allocation.again(count + 1).attempt}")
+            return code
+        say(f"another attempt, {allocation.again(count).attempt}")
     raise AssertionError("unreachable")
 
 
-def _follow(directory: SweepDirectory, allocation: Allocation) -> int:
+def _explained(work: Callable[[], int]) -> int:
+    """The exit code of `work`, or of the error that ended it, which is said on one line."""
     try:
-        return WorkerSupervisor(directory, allocation).run()
+        return work()
     except SlurmtuneError as error:
         say(f"error: {error}")
         return error.exit_code
+    except OSError as error:  # a full disk, a file system that has gone
+        say(f"error: {explain_storage(error) or error} ({socket.gethostname()}), then submit.py --resume goes on.")
+        return ClusterError.exit_code
 
 
 if __name__ == "__main__":

@@ -27,8 +27,9 @@ from hpo.errors import UsageError
 def combine(
     words: Mapping[str, Any], site: Site, flags: SlurmRequest | None = None, terms: Terms | None = None
 ) -> tuple[SlurmRequest, Terms]:
-    """What is asked for: by the site, above it by a sweep file's `slurm:`, above both by flags."""
-    request = SlurmRequest.from_words(site.slurm).merged(SlurmRequest.from_words(words))
+    """What is asked for: by sbatch's variables, above them by the site, by a sweep file's `slurm:`, by flags."""
+    request = SlurmRequest.from_environment().merged(SlurmRequest.from_words(site.slurm))
+    request = request.merged(SlurmRequest.from_words(words))
     both = Terms.from_words(site.slurm).merged(Terms.from_words(words))
     return request.merged(flags) if flags else request, both.merged(terms) if terms else both
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hpo.cluster.allocation import Allocation, describe_signal
+from hpo.cluster.allocation import FOREGROUND, Allocation, describe_signal
 from hpo.cluster.fencing import fence_others
 from hpo.cluster.jobs import cancel_jobs, read_jobs
 from hpo.cluster.processes import Child, is_there
@@ -29,7 +29,6 @@ _HEAD_DEADLINE_S = 60
 _DRAIN_S = 20  # for the driver to save and leave, less than SLURM's usual 30 s between SIGTERM and SIGKILL
 _SETTLE_S = 5  # in which a Ray that the driver has failed with ends as well
 _LOOK_S = 2.0  # at the requests that come as files
-FOREGROUND = "SLURMTUNE_FOREGROUND"  # on this machine: the command that the attempt ends with (processes.identify)
 _CRASHED = 4  # exit code of an attempt whose Ray or driver was lost
 
 
@@ -45,7 +44,7 @@ class HeadSupervisor(Supervisor):
         if self._terms.pool:  # no trial runs beside a pool's head
             self.allocation = replace(self.allocation, cpus=0, gpus=0)
         self._looked = 0.0
-        self._foreground = os.environ.get(FOREGROUND, "") if not self.allocation.job else ""
+        self._foreground = os.environ.get(FOREGROUND, "")
         self._alone = False  # no other host is to join: Ray listens on loopback alone
         self._reopening = ""  # why it is to listen elsewhere as well, in another attempt
 
@@ -136,7 +135,8 @@ class HeadSupervisor(Supervisor):
                 say(f"stopping because of {reason}")
                 deadline = time.monotonic() + _DRAIN_S
                 words = describe_signal(signal.SIGTERM) if reason == "SIGTERM" else reason
-                self.rendezvous.announce("asked", reason=words, next=self._why_not_again())
+                with suppress(OSError):  # a full disk: the driver is told all the same
+                    self.rendezvous.announce("asked", reason=words, next=self._why_not_again())
                 driver.send(signal.SIGTERM)
             if deadline and time.monotonic() > deadline:
                 return STOPPED

@@ -8,11 +8,13 @@ Standard library only. One call of squeue serves for any number of jobs.
 
 from __future__ import annotations
 
+import re
 import subprocess
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 
+from hpo.cluster.commands import ask_slurm
 from hpo.cluster.request import SlurmRequest
 from hpo.layout import SweepDirectory, read_json, write_json
 
@@ -65,11 +67,12 @@ def queue_states(jobs: Iterable[str]) -> dict[str, str] | None:
     wanted = sorted(set(filter(None, jobs)))
     if not wanted:
         return {}
-    # All of the user's jobs: squeue -j fails as a whole when it has forgotten one of those named.
-    answer = _run(["squeue", "-h", "--me", "-o", "%A %T"])
+    # All of the user's jobs, those in hidden partitions too: squeue -j fails as a whole when it has forgotten one of
+    # those named.
+    answer = _run(["squeue", "-h", "--me", "--all", "-o", "%A %T"])
     if answer is None or answer.returncode:
         return None
-    states = dict(line.split()[:2] for line in answer.stdout.splitlines() if line.strip())
+    states = dict(re.findall(r"^(\d+) (\w+)", answer.stdout, re.MULTILINE))
     return {job: states[job] for job in wanted if job in states}
 
 
@@ -84,6 +87,6 @@ def cancel_jobs(jobs: Iterable[str], pending_only: bool = False) -> bool:
 
 def _run(command: list[str]) -> subprocess.CompletedProcess[str] | None:
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=_DEADLINE_S, check=False)
+        return ask_slurm(command, _DEADLINE_S)
     except (OSError, subprocess.TimeoutExpired):
         return None

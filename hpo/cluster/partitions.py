@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from hpo.cluster.commands import ask_slurm
 from hpo.cluster.request import SlurmRequest
 from hpo.cluster.words import UNLIMITED, count_gpus, format_minutes, parse_memory, parse_minutes
 from hpo.errors import ClusterError, UsageError, nearest
@@ -87,7 +88,7 @@ def read_partitions(named: str | None = None) -> list[Partition]:
 def _sinfo(flags: list[str]) -> list[Partition]:
     command = ["sinfo", "--noheader", "--noconvert", *flags, "-o", _FORMAT]
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=_DEADLINE_S, check=False)
+        answer = ask_slurm(command, _DEADLINE_S)
     except subprocess.TimeoutExpired:
         raise ClusterError(
             f"sinfo gave no answer in {_DEADLINE_S} s; SLURM's controller may be down, try again later."
@@ -101,7 +102,7 @@ def _limits() -> dict[str, dict[str, str]]:
     """What scontrol says of each partition; {} where it says nothing: then sbatch will judge."""
     command = ["scontrol", "--all", "--oneliner", "show", "partition"]
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=_DEADLINE_S, check=False)
+        answer = ask_slurm(command, _DEADLINE_S)
     except (OSError, subprocess.TimeoutExpired):
         return {}
     rows = [dict(re.findall(r"(\w+)=(\S*)", line)) for line in answer.stdout.splitlines()]

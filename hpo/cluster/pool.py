@@ -7,20 +7,22 @@ ones alone have enough, idle workers are released and waiting jobs cancelled.
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from hpo.cluster.commands import clean_environment
 from hpo.cluster.jobs import JobRecord, cancel_jobs, queue_states, read_jobs, release_job
 from hpo.cluster.request import SlurmRequest
-from hpo.cluster.submission import clean_environment
 from hpo.cluster.terms import Terms
 from hpo.layout import SweepDirectory
 
 _LOOK_S = 10.0
 _SUBMIT_DEADLINE_S = 120
+_PATIENCE_S, _MOST_PATIENCE_S = 30.0, 960.0  # between two tries to replace a worker, which sbatch may refuse for hours
 _GONE_LOOKS = 2  # in a row without a job in the queue: one that is being requeued is missing for a moment
 _WAITING = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "CONFIGURING", "SUSPENDED")
 
@@ -48,6 +50,7 @@ class Pool:
         self._drain, self._note, self._say = drain, note, say
         self._missing: dict[str, int] = {}  # job -> looks in a row at which it was not in the queue
         self._looked, self._exhausted = 0.0, False
+        self._refused_at, self._patience_s = -math.inf, _PATIENCE_S
 
     def look(self, workers: Workers) -> str:
         """Does what is due; returns why there is no use in going on, '' as a rule."""
@@ -100,19 +103,27 @@ class Pool:
                 self._exhausted = True
                 self._say("a worker is lost and max_replacements is used up; submit.py --add-workers adds some")
             return
-        command = [sys.executable, "-m", "hpo.cluster.replacement", str(self._directory.root), lost.job]
+        if time.monotonic() - self._refused_at < self._patience_s:
+            return
+        job, why = self._submit_again(lost.job)
+        if why:
+            self._patience_s = min(2 * self._patience_s, _MOST_PATIENCE_S)
+            self._refused_at = time.monotonic()
+            self._say(f"worker job {lost.job} could not be replaced: {why} (again in {self._patience_s:.0f} s)")
+            return
+        self._refused_at, self._patience_s = -math.inf, _PATIENCE_S
+        self._note("worker_replaced", job=job, replaces=lost.job)
+        self._say(f"worker job {lost.job} is gone; {job} takes its place")
+
+    def _submit_again(self, lost: str) -> tuple[str, str]:
+        """The new job, or why there is none."""
+        command = [sys.executable, "-m", "hpo.cluster.replacement", str(self._directory.root), lost]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=_SUBMIT_DEADLINE_S, check=False,
                                   env=clean_environment())  # fmt: skip
         except subprocess.TimeoutExpired:
-            self._say(f"worker job {lost.job} could not be replaced: sbatch gave no answer")
-            return
-        if done.returncode:
-            self._say(f"worker job {lost.job} could not be replaced: {' '.join(done.stderr.split())[-300:]}")
-            return
-        job = done.stdout.strip()
-        self._note("worker_replaced", job=job, replaces=lost.job)
-        self._say(f"worker job {lost.job} is gone; {job} takes its place")
+            return "", "sbatch gave no answer"
+        return done.stdout.strip(), " ".join(done.stderr.split())[-300:] if done.returncode else ""
 
     def _budget(self, records: list[JobRecord]) -> int:
         """Replacements that are left since the pool was last submitted."""

@@ -7,6 +7,7 @@ ends other people's Ray as well, is never used.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpo.cluster.allocation import Allocation
+from hpo.cluster.commands import OUTSIDE
 from hpo.cluster.ports import PortSlot, find_slot
 from hpo.cluster.rayhook import HOOK, NOWHERE
 from hpo.cluster.rendezvous import LOOPBACK
@@ -89,8 +91,17 @@ def ray_environment(token: Path, temp: Path, address: str, environ: Mapping[str,
     """The environment of every process that speaks to this sweep's Ray; `address`: this host's IP."""
     kept = {key: value for key, value in environ.items() if not key.startswith(("RAY_", "PMI", "OMPI_"))}
     proxies = ",".join(filter(None, [kept.get("no_proxy", ""), address, "127.0.0.1", "localhost"]))
+    ours = {
+        "TMPDIR": str(temp),  # libraries leave files when their process is killed
+        LOCAL_DIRS_VARIABLE: os.pathsep.join(map(str, local_directories())),  # not below that
+        SUPERVISED_VARIABLE: "1",  # the supervisor removes the node's copies of data
+        "no_proxy": proxies,
+        "NO_PROXY": proxies,
+    }
     return {
         **kept,
+        **ours,
+        OUTSIDE: json.dumps({name: environ.get(name) for name in ours}),  # for jobs that a pool's driver submits
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token),  # by path: a token in the environment shows in /proc and in dumps
         "RAY_USAGE_STATS_ENABLED": "0",
@@ -100,8 +111,6 @@ def ray_environment(token: Path, temp: Path, address: str, environ: Mapping[str,
         # the name tells of other systems: at 0, Ray leaves 127.0.0.1 as it is, and listens there alone
         **({"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"} if address == LOOPBACK else {}),
         "RAY_TMPDIR": str(temp),
-        "TMPDIR": str(temp),  # libraries leave files when their process is killed
-        LOCAL_DIRS_VARIABLE: os.pathsep.join(map(str, local_directories())),  # not below that
         "RAY_DISABLE_DOCKER_CPU_WARNING": "1",
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
@@ -122,9 +131,6 @@ def ray_environment(token: Path, temp: Path, address: str, environ: Mapping[str,
         "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
         "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
         "HDF5_USE_FILE_LOCKING": "FALSE",
-        SUPERVISED_VARIABLE: "1",  # the supervisor removes the node's copies of data
         "PYTHONPATH": os.pathsep.join(filter(None, [str(_ROOT), kept.get("PYTHONPATH", "")])),
         "PYTHONUNBUFFERED": "1",
-        "no_proxy": proxies,
-        "NO_PROXY": proxies,
     }

@@ -5,6 +5,7 @@ Standard library only.
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Mapping
@@ -25,6 +26,14 @@ from hpo.config import SLURM_KEYS, TERM_KEYS
 from hpo.errors import UsageError
 
 GPU_WORDS = ("gpus-per-node", "gres")
+_VARIABLES = {  # sbatch's variables by which people say what holds for all of their jobs
+    "SBATCH_ACCOUNT": "account",
+    "SBATCH_PARTITION": "partition",
+    "SBATCH_QOS": "qos",
+    "SBATCH_RESERVATION": "reservation",
+    "SBATCH_CONSTRAINT": "constraint",
+    "SBATCH_TIMELIMIT": "time",
+}
 _MEMORY = ("mem", "mem_per_gpu", "mem_per_cpu")
 _NOT_AS_IT_STANDS = ("gpus_per_node", "gpu_type", "gpus_as", "gres", "exclusive", "job_name", "sbatch_arg")
 
@@ -83,6 +92,15 @@ class SlurmRequest:
                 f"--{' and --'.join(n.replace('_', '-') for n in _MEMORY if n in values)}: give one of them."
             )
         return cls(**values)
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> SlurmRequest:
+        """What sbatch's variables ask for. To sbatch they would be stronger than the script; here they are the weakest.
+
+        Raises:
+            UsageError: a value is none of SLURM's forms.
+        """
+        return cls.from_words({word: environ[name] for name, word in _VARIABLES.items() if environ.get(name)})
 
     def merged(self, stronger: SlurmRequest) -> SlurmRequest:
         """This request with everything that `stronger` says put in its place."""

@@ -7,6 +7,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from hpo.cluster.commands import ask_slurm
+
 _DEADLINE_S = 30
 _WISH = "SLURMTUNE_REQUEUE_WISH"  # a file that the batch script looks for, outside the container that the job runs in
 
@@ -17,9 +19,7 @@ def requeue(job: str) -> str:
         Path(os.environ[_WISH]).touch()
         return ""
     try:
-        answer = subprocess.run(
-            ["scontrol", "requeue", job], capture_output=True, text=True, timeout=_DEADLINE_S, check=False
-        )
+        answer = ask_slurm(["scontrol", "requeue", job], _DEADLINE_S)
     except (OSError, subprocess.TimeoutExpired) as error:
         return str(error)
     return " ".join(answer.stderr.split()) or f"exit {answer.returncode}" if answer.returncode else ""
@@ -28,10 +28,7 @@ def requeue(job: str) -> str:
 def runs(job: str, restarts: int) -> bool:
     """Whether SLURM runs the job, and has queued it again `restarts` times so far. Without an answer it does not."""
     try:
-        answer = subprocess.run(
-            ["scontrol", "show", "job", job, "--oneliner"],
-            capture_output=True, text=True, timeout=_DEADLINE_S, check=False,
-        )  # fmt: skip
+        answer = ask_slurm(["scontrol", "show", "job", job, "--oneliner"], _DEADLINE_S)
     except (OSError, subprocess.TimeoutExpired):
         return False
     words = answer.stdout.split()

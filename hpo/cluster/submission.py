@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ import submitit
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from hpo.cluster.attempt import DEVICES, FOREGROUND, Attempt, Worker
+from hpo.cluster.commands import clean_environment
 from hpo.cluster.jobs import cancel_jobs, record_job
 from hpo.cluster.processes import identify
 from hpo.cluster.request import SlurmRequest
@@ -116,6 +117,10 @@ class _TemplateExecutor(submitit.SlurmExecutor):
     def _make_submission_file_text(self, command: str, uid: str) -> str:
         return self._script
 
+    def _make_submission_command(self, submission_file_path: Path) -> list[str]:
+        unset = [f"--unset={name}" for name in os.environ.keys() - clean_environment().keys()]
+        return ["env", *sorted(unset), *super()._make_submission_command(submission_file_path)]
+
 
 def submit_to_slurm(
     request: SlurmRequest,
@@ -132,6 +137,8 @@ def submit_to_slurm(
     Raises:
         ClusterError: sbatch refused; its own reason, and the flag that answers it where we know one.
     """
+    if shutil.which("srun") is None:  # submitit asks for it, in a RuntimeError
+        raise ClusterError("SLURM's srun is not on this machine's PATH; run this where sbatch and srun are.")
     executor = _TemplateExecutor(request, directory, job_name, role, site)
     run = Worker(str(directory.root)) if role == "worker" else Attempt(str(directory.root))
     try:
@@ -195,14 +202,6 @@ def submit_pool(request: SlurmRequest, head: SlurmRequest, directory: SweepDirec
         cancel_jobs(jobs)
         raise
     return jobs
-
-
-def clean_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The environment without what a job's own SLURM, submitit, Ray and attempt have put there."""
-    ours = ("SLURMTUNE_ATTEMPT", "SLURMTUNE_STARTED")
-    kept = ("SLURM_CONF",)
-    return {key: value for key, value in environ.items() if key in kept or
-            (not key.startswith(("SLURM_", "SRUN_", "SBATCH_", "SUBMITIT_", "RAY_")) and key not in ours)}  # fmt: skip
 
 
 def explain_refusal(message: str) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from hpo.cluster.commands import clean_environment
 from hpo.cluster.request import SlurmRequest
 from hpo.cluster.sites import Site
 from hpo.errors import ClusterError
@@ -53,8 +54,9 @@ def ask_hosts(request: SlurmRequest, site: Site, runs: Path, nodes: int, wait_s:
     small = replace(request, nodes=nodes, time="2", dependency=None, begin=None, comment="slurmtune's doctor")
     script = render_probe(small, site, folder)
     done = subprocess.run(
-        ["sbatch", "--parsable"], input=script, capture_output=True, text=True, timeout=60, check=False
-    )
+        ["sbatch", "--parsable"], input=script, capture_output=True, text=True, timeout=60, check=False,
+        env=clean_environment(),
+    )  # fmt: skip
     if done.returncode:
         from hpo.cluster.submission import explain_refusal  # submitit: what the environment may lack
 

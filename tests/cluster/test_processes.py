@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from hpo.cluster import raynode, tempdir
-from hpo.cluster.allocation import Allocation, count_gpus, find_allocation
+from hpo.cluster.allocation import FOREGROUND, Allocation, count_gpus, find_allocation
+from hpo.cluster.commands import clean_environment
 from hpo.cluster.ports import find_slot, is_ours
 from hpo.cluster.processes import Child, end_processes, find_processes, identify, is_there
 from hpo.cluster.rendezvous import Rendezvous, find_live, own_address, reachable
@@ -296,6 +297,16 @@ def test_no_token_in_the_environment_or_on_the_command_line(allocation, tmp_path
     assert "--head" not in node.arguments("1.2.3.4:5")
 
 
+def test_a_job_that_a_pool_submits_has_the_persons_environment(tmp_path):
+    """Not the head's temp directory, nor what is local to the head's host."""
+    before = {"PATH": "/bin", "TMPDIR": "/scratch/me", "no_proxy": "example.org", "SLURM_CONF": "/etc/s.conf"}
+    of_the_job = {"SLURM_JOB_ID": "7", "SLURMTUNE_ATTEMPT": "abc", "SBATCH_PARTITION": "gpu"}
+    after = clean_environment(raynode.ray_environment(tmp_path, tmp_path, "10.0.0.1", {**before, **of_the_job}))
+    assert {name: after.get(name) for name in before} == before
+    assert not {"SLURMTUNE_LOCAL_DIRS", "SLURMTUNE_SUPERVISED", "NO_PROXY", *of_the_job} & after.keys()
+    assert not any(name.startswith("RAY_") or str(tmp_path) in value for name, value in after.items())
+
+
 @pytest.mark.parametrize(
     ("devices", "count"),
     [("", 0), ("-1", 0), ("NoDevFiles", 0), ("0,1,3", 3), ("GPU-aa,GPU-bb", 2), ("MIG-1/2/3", 1)],
@@ -316,6 +327,17 @@ def test_slurms_environment_gives_the_allocation():
     here = find_allocation({})
     assert (here.job, here.rank, here.nodes) == ("", 0, 1)
     assert here.cpus == len(os.sched_getaffinity(0))
+
+
+def test_a_local_attempt_in_an_interactive_job_is_not_the_jobs():
+    """`srun --pty bash`, then submit.py --cluster local: the hosts' other tasks are not ours, the job's end is."""
+    environ = {
+        "SLURM_JOB_ID": "42", "SLURM_PROCID": "0", "SLURM_STEP_NUM_NODES": "2", "SLURM_CPUS_ON_NODE": "1",
+        "SLURM_JOB_END_TIME": "1795519520", FOREGROUND: "1.2",
+    }  # fmt: skip
+    found = find_allocation(environ)
+    assert (found.job, found.rank, found.nodes, found.cpus, found.end_time) == ("", 0, 1, 1, 1795519520.0)
+    assert found.attempt.startswith("local.")
 
 
 def test_a_file_that_is_listed_and_gone_is_not_there(tmp_path, monkeypatch):

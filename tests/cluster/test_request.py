@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from hpo.cluster.completion import combine
 from hpo.cluster.partitions import (
     check_fits,
     choose_partition,
@@ -13,6 +14,7 @@ from hpo.cluster.partitions import (
     read_partitions,
 )
 from hpo.cluster.request import SlurmRequest
+from hpo.cluster.sites import parse_site
 from hpo.cluster.submission import ROOT, explain_refusal, render_script
 from hpo.cluster.words import format_minutes, parse_minutes
 from hpo.errors import UsageError
@@ -30,6 +32,18 @@ def test_partitions_are_read_as_sinfo_prints_them():
     assert (gpu.default, gpu.nodes, gpu.gpus, gpu.minutes) == (True, 3, 4, 60)
     assert (debug.nodes, debug.gpus, debug.cpus, debug.memory_mb, debug.minutes) == (3, 1, 16, 32000, 10)
     assert (long.gpus, long.minutes) == (8, None)
+
+
+def test_sbatchs_variables_are_the_weakest_words(monkeypatch):
+    monkeypatch.setenv("SBATCH_ACCOUNT", "abc")
+    monkeypatch.setenv("SBATCH_PARTITION", "gpu")
+    monkeypatch.setenv("SBATCH_TIMELIMIT", "30")
+    site = parse_site({"slurm": {"partition": "debug", "time": "20"}})
+    request, _ = combine({"time": "10"}, site)
+    assert (request.account, request.partition, request.time) == ("abc", "debug", "10")
+    monkeypatch.setenv("SBATCH_TIMELIMIT", "soon")
+    with pytest.raises(UsageError, match="time 'soon'"):
+        combine({}, site)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from hpo.cluster.jobs import queue_states
+
 pytestmark = pytest.mark.slurm
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -50,6 +52,46 @@ def test_sbatch_takes_every_word(slurm, shared_tmp, write_sweep, submit):
         assert expected in text, expected
     assert about["Comment"] == f"slurmtune: 2 trials for val_accuracy of data, in {shared_tmp / 'run'}"
     assert "JobName=small" in slurm.run("scontrol", "show", "job", job).stdout
+
+
+def variables_of_a_step(slurm, folder):
+    """What SLURM puts into the environment of an array job's step, which has other memory and is bound to one CPU."""
+    step = f"srun --cpu-bind=map_cpu:0 sh -c 'env -0 > {folder}/variables'"
+    asked = ["--array=3", "--mem-per-cpu=100", "--time=1", "-o", "/dev/null", "--wrap", step]
+    slurm.wait(slurm.run("sbatch", "--parsable", "-p", "gpu", *asked).stdout.strip() + "_3")
+    pairs = (entry.partition("=")[::2] for entry in (folder / "variables").read_text().split("\0"))
+    return {name: value for name, value in pairs if name.startswith("SLURM")}
+
+
+def test_variables_of_a_job_and_of_a_person_do_not_mislead(slurm, shared_tmp, write_sweep, submit, monkeypatch):
+    """A submit from inside of another job, by somebody who has given sbatch and squeue their defaults."""
+    of_a_job = variables_of_a_step(slurm, shared_tmp)
+    assert {"SLURM_ARRAY_TASK_ID", "SLURM_MEM_PER_CPU", "SLURM_CPU_BIND", "SLURM_PROCID"} <= of_a_job.keys()
+    of_a_person = {"SBATCH_EXPORT": "NONE", "SBATCH_PARTITION": "gpu", "SBATCH_TIMELIMIT": "1", "SBATCH_NO_KILL": "no",
+                   "SBATCH_OUTPUT": f"{shared_tmp}/theirs", "SBATCH_ARRAY_INX": "1-2", "SBATCH_MEM_PER_NODE": "10",
+                   "SQUEUE_STATES": "SUSPENDED", "SLURM_TIME_FORMAT": "relative"}  # fmt: skip
+    for name, value in {**of_a_job, **of_a_person}.items():
+        monkeypatch.setenv(name, value)
+    run = shared_tmp / "run"
+    path = write_sweep(shared_tmp, trials=2, epochs=1)
+    done = submit(path, "--nodes", "2", "--time", "10", "--run-dir", run, "--json")
+    assert done.returncode == 0, done.stderr
+    job = json.loads(done.stdout)["job"]
+    assert queue_states([job]).keys() == {job}
+    about = slurm.run("scontrol", "show", "job", job, "--oneliner").stdout.split()
+    assert {"TimeLimit=00:10:00", "Partition=gpu"} <= set(about)
+    assert slurm.wait(job, 400) == "COMPLETED", (run / "submitit" / f"{job}_0_log.out").read_text()
+    assert json.loads(next(run.glob("attempts/*/ready.json")).read_text())["hosts"] == ["node1", "node2"]
+    assert not (shared_tmp / "theirs").exists()
+
+
+def test_a_job_by_hand_whose_environment_is_not_handed_on(slurm, shared_tmp, write_sweep):
+    """Both hosts meet although srun, by sbatch's --export, would give them none of the batch script's variables."""
+    path = write_sweep(shared_tmp, trials=2, epochs=1)
+    asked = ["--export=NONE", "--partition", "gpu", ROOT / "slurm" / "gang.sbatch", path]
+    job = slurm.run("sbatch", "--parsable", *asked, cwd=shared_tmp).stdout.strip()
+    assert slurm.wait(job, 400) == "COMPLETED", (shared_tmp / f"slurm-{job}.out").read_text()
+    assert json.loads(next(shared_tmp.rglob("attempts/*/ready.json")).read_text())["hosts"] == ["node1", "node2"]
 
 
 def wait_for_head(slurm, shared_tmp, job):

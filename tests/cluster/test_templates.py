@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from importlib import metadata
@@ -86,6 +87,27 @@ def test_a_site_without_words_changes_nothing():
     assert render_script(request, directory, "name") == render_script(request, directory, "name", site=Site())
 
 
+def end_as_the_attempt(run, **variables):
+    """The end of a batch script whose scontrol notes in RUN/asked that it was asked, and refuses."""
+    settings = {"RUN": run, "SLURMTUNE_ATTEMPT": "abc", "SLURM_JOB_ID": 1, **variables}
+    lines = [f"ROOT={ROOT}; . $ROOT/slurm/job.sh; scontrol() {{ touch {run}/asked; false; }}",
+             f"{' '.join(f'{name}={value}' for name, value in settings.items())}; exit_as_the_attempt"]  # fmt: skip
+    return subprocess.run(["bash", "-euc", "\n".join(lines)], capture_output=True, text=True, timeout=30, check=False)
+
+
+@pytest.mark.parametrize(("restarts", "begun", "asks"), [(0, 0, True), (1, 0, True), (2, 0, False), (2, 1, True),
+                                                         (5, 3, False), (5, 4, True)])  # fmt: skip
+def test_a_job_whose_supervisor_always_dies_is_not_queued_for_ever(tmp_path, restarts, begun, asks):
+    """Three starts without an attempt in the journal are enough; those of other jobs do not count."""
+    (tmp_path / "attempts" / "1.0.abc").mkdir(parents=True)
+    events = [{"v": 1, "type": "attempt_started", "job": job} for job in (*["1"] * begun, "12", "21")]
+    (tmp_path / "journal.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+    done = end_as_the_attempt(tmp_path, status=1, SLURM_RESTART_COUNT=restarts)
+    assert done.returncode == 4
+    assert (tmp_path / "asked").exists() == asks
+    assert f"--resume {tmp_path}" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("srun", "said", "ends"),
     [(0, 75, 75), (1, 0, 0), (175, None, 75), (103, None, 3), (2, None, 4), (7, None, 4), (143, None, 4)],
@@ -96,8 +118,6 @@ def test_the_job_ends_as_rank_0_says_not_as_srun_does(tmp_path, srun, said, ends
     attempt.mkdir(parents=True)
     if said is not None:
         (attempt / "exit.json").write_text(f'{{"code": {said}, "again": false}}')
-    lines = [f"ROOT={ROOT}; . $ROOT/slurm/job.sh; scontrol() {{ touch {tmp_path}/asked; false; }}",
-             f"RUN={tmp_path} SLURMTUNE_ATTEMPT=abc SLURM_JOB_ID=1 status={srun}; exit_as_the_attempt"]  # fmt: skip
-    done = subprocess.run(["bash", "-c", "\n".join(lines)], capture_output=True, text=True, timeout=30, check=False)
+    done = end_as_the_attempt(tmp_path, status=srun)
     assert done.returncode == ends
     assert (tmp_path / "asked").exists() == (ends == 4)

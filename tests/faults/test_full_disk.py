@@ -47,6 +47,18 @@ def test_the_journal_keeps_whole_lines_and_goes_on(small_disk):
     assert [event["n"] for event in read_events(small_disk / "journal.jsonl")] == list(range(written + 1))
 
 
+def test_a_command_says_what_is_full_and_leaves_nothing(shards, small_disk, tmp_path):
+    (tmp_path / "small.yaml").write_text(SWEEP.format(data=shards, epochs=1, trials=1))
+    (small_disk / "other").write_bytes(bytes(4 * 2**20 - 8192))  # two pages are left
+    command = [sys.executable, ROOT / "launch" / "submit.py", tmp_path / "small.yaml", "--stage-only"]
+    done = subprocess.run([*command, "--run-dir", small_disk / "run"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.splitlines()[-1].endswith("No space left on device; make room there.")
+    assert str(small_disk) in done.stderr
+    assert "Traceback" not in done.stderr
+    assert [path.name for path in small_disk.iterdir()] == ["other"]
+
+
 def test_a_training_keeps_its_checkpoint_and_goes_on(shards, small_disk, tmp_path):
     """Its failure is of class disk, after which the attempt ends and no trial has failed."""
     keys = {"model.timm_image.checkpoint_name": "test_vit", "model.timm_image.pretrained": "false",
