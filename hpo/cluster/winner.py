@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import shutil
+from pathlib import Path
 
 from hpo.config import SweepConfig
-from hpo.layout import SweepDirectory, sync_folder, write_json
+from hpo.layout import SweepDirectory, read_json, sync_folder, write_json
 from hpo.records import SweepState
+
+_WEIGHTS = "weights.safetensors"
 
 
 def save_winner(directory: SweepDirectory, state: SweepState, config: SweepConfig) -> None:
@@ -16,8 +18,12 @@ def save_winner(directory: SweepDirectory, state: SweepState, config: SweepConfi
     if winner is None or winner.best is None:
         return
     epoch, value = winner.best
-    fresh = directory.root / f".best.{os.getpid()}"
-    shutil.rmtree(fresh, ignore_errors=True)
+    checkpoint = directory.checkpoints(winner.id) / f"best-{epoch:04d}"
+    if not (checkpoint / _WEIGHTS).is_file() and _is_saved(directory.best, winner.id, epoch):
+        return  # its checkpoint has been removed since
+    for left in directory.root.glob(".best.*"):  # of a process that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    fresh = directory.root / ".best.new"
     fresh.mkdir(mode=0o700)
     full = config.trial(winner.params).to_flat(config.has_table)
     write_json(
@@ -31,14 +37,20 @@ def save_winner(directory: SweepDirectory, state: SweepState, config: SweepConfi
             "config": full,
         },
     )
-    checkpoint = directory.checkpoints(winner.id) / f"best-{epoch:04d}"
-    if checkpoint.is_dir():
-        for name in ("weights.safetensors", "meta.json"):
-            if (checkpoint / name).is_file():
-                shutil.copy2(checkpoint / name, fresh / name)
-    old = directory.root / f".best.{os.getpid()}.old"
+    for name in (_WEIGHTS, "meta.json"):
+        if (checkpoint / name).is_file():
+            shutil.copy2(checkpoint / name, fresh / name)
+    old = directory.root / ".best.old"
     if directory.best.exists():
         directory.best.rename(old)
     fresh.rename(directory.best)
     sync_folder(directory.root)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _is_saved(best: Path, trial: str, epoch: int) -> bool:
+    """Whether the weights of that epoch are there from an earlier attempt."""
+    if not (best / _WEIGHTS).is_file() or not (best / "config.json").is_file():
+        return False
+    there = read_json(best / "config.json")
+    return bool((there["trial"], there["epoch"]) == (trial, epoch))
