@@ -49,6 +49,7 @@ from typing import Any
 from hpo.errors import JournalError, JournalHeldError
 
 FORMAT = 1
+_LAST_BYTES = 4096  # in which the short event is that ends a sweep
 FINAL_STATES = ("completed", "stopped", "diverged", "failed")
 
 Event = dict[str, Any]
@@ -65,6 +66,16 @@ def read_events(path: Path) -> list[Event]:
     except FileNotFoundError:
         return []
     return list(_parse(content, path))
+
+
+def says_ended(path: Path) -> bool:
+    """Whether the sweep has ended, by the journal's last event alone: to be asked often, by many."""
+    with contextlib.suppress(FileNotFoundError), path.open("rb") as stream:
+        stream.seek(max(0, stream.seek(0, io.SEEK_END) - _LAST_BYTES))
+        last = stream.read().rpartition(b"\n")[0].rpartition(b"\n")[2]
+        with contextlib.suppress(ValueError):  # an event that is longer than that, or none yet
+            return bool(json.loads(last)["type"] == "sweep_ended")
+    return False
 
 
 def _parse(content: bytes, path: Path) -> Iterator[Event]:

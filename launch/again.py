@@ -26,6 +26,7 @@ from launch.starting import print_jobs, print_scripts, run_here, script, submit,
 from launch.terminal import say
 
 _STOP_DEADLINE_S = 120
+_LOOK_S, _ASK_S = 0.5, 3.0  # between two looks at a sweep that is to stop: at its journal, and at SLURM's queue
 _EPOCHS = ("optimization.max_epochs", "optim.max_epochs")
 
 
@@ -172,7 +173,7 @@ def stop(arguments: argparse.Namespace) -> int:
         if time.monotonic() > end:
             left = " ".join(queue_states(jobs) or {})
             raise ClusterError(f"it has not ended in {_STOP_DEADLINE_S} s; end it by force: scancel {left or 'JOB'}.")
-        time.sleep(0.5)
+        time.sleep(_ASK_S if jobs else _LOOK_S)
     state = SweepState(read_events(directory.journal))
     say(f"stopped: {progress_line(state, int(read_json(directory.resolved)['num_trials']))}")
     if not state.ended:

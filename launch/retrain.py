@@ -45,6 +45,7 @@ from launch.flags import add_slurm_flags, as_flags, slurm_words
 from launch.terminal import command, say, whole_number
 
 _VERSION = 1
+_WHERE = ("mode", "head_partition", "head_time")  # terms of the sweep that hold for its seeds; its limits are its own
 
 
 @command
@@ -105,13 +106,14 @@ def _submit(directory: SweepDirectory, results: Results, arguments: argparse.Nam
     tune = dataclasses.replace(
         config.tune, scheduler="FIFO", searcher="random", num_trials=1 + len(points), num_to_keep=1
     )
+    terms = {key: (resolved.get("terms") or {}).get(key) for key in _WHERE if arguments.cluster != "local"}
     code = 0
     for seed in range(config.seed + 1, config.seed + 1 + arguments.seeds):
         folder = seed_folders(directory).get(seed) or directory.root / "retrain" / f"seed-{seed}"
         if not folder.exists():
             again = dataclasses.replace(config, name=f"{config.name}-seed{seed}", seed=seed, points=points, tune=tune,
                                         source=f"# made by retrain.py from {directory.root.name}\n")  # fmt: skip
-            stage_sweep(again, folder, resolved["cluster"], resolved["request"])
+            stage_sweep(again, folder, resolved["cluster"], resolved["request"], terms, resolved.get("site"))
         code = _start(folder, arguments) or code
     return code
 

@@ -46,6 +46,7 @@ from hpo.search.trialfiles import TrialFiles
 from hpo.usage import Usage, origin
 
 _JOIN_DEADLINE_S = 120
+_GLANCE_S = 5.0  # submit.py --stop and --resume hold the journal for a moment, to see whether anybody does
 _FENCED_S = 100.0  # NFS frees the locks of a host that it hears no more of after 90 s
 
 
@@ -54,13 +55,13 @@ def run(argv: list[str]) -> int:
     root, attempt, *more = argv
     try:
         directory = open_sweep(root)
-        return drive(directory, attempt, _FENCED_S if "fenced" in more else 0.0)
+        return drive(directory, attempt, _FENCED_S if "fenced" in more else _GLANCE_S)
     except SlurmtuneError as error:
         say(f"error: {error}")
         return error.exit_code
 
 
-def drive(directory: SweepDirectory, attempt: str, patience_s: float = 0.0) -> int:
+def drive(directory: SweepDirectory, attempt: str, patience_s: float) -> int:
     """One attempt from joining the cluster to the report; returns the exit code. `patience_s`: for the journal."""
     rendezvous = Rendezvous(directory.attempt(attempt))
     resolved = read_json(directory.resolved)
@@ -72,9 +73,9 @@ def drive(directory: SweepDirectory, attempt: str, patience_s: float = 0.0) -> i
     files = TrialFiles(directory, dict(config.space.constants), keys)
     fitting = MicroBatches(config, directory.micro_batches, journal.events)
     sweep.listener = _Narrator(sweep, directory, files, fitting)
-    close = functools.partial(_close, sweep, directory, files)
+    close = Ending(functools.partial(_close, sweep, directory, files))
     leave = functools.partial(_leave, sweep, close)
-    threading.Thread(target=_leave_on_request, args=(rendezvous, close), daemon=True).start()
+    threading.Thread(target=_leave_on_request, args=(rendezvous, leave), daemon=True).start()
     head = _await_head(rendezvous)
     terms = read_terms(resolved)
     if why := _refusal(journal, terms, head["job"], attempt):
@@ -124,7 +125,21 @@ def _refusal(journal: Journal, terms: Terms, job: str, attempt: str) -> str:
     return spent(usage, terms) or fruitless(usage, origin(job, attempt))
 
 
-def _close(sweep: Sweep, directory: SweepDirectory, files: TrialFiles, reason: str, over: bool = False) -> None:
+class Ending:
+    """Calls `close(reason, over)` once, for whoever comes first: the search, a request, a limit. The others wait until
+    that is done."""
+
+    def __init__(self, close: Callable[[str, bool], None]) -> None:
+        self._close, self._closed, self._lock = close, False, threading.Lock()
+
+    def __call__(self, reason: str, over: bool = False) -> None:
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._close(reason, over)
+
+
+def _close(sweep: Sweep, directory: SweepDirectory, files: TrialFiles, reason: str, over: bool) -> None:
     """Ends the attempt in the journal, with `over` the sweep, then writes what follows from it, as far as that can be
     written."""
     sweep.end_attempt(reason, over)
@@ -158,7 +173,7 @@ def _write_study(directory: SweepDirectory, config: SweepConfig) -> None:
     write_study(directory.optuna_journal, config.name, config.space, read_events(directory.journal))
 
 
-def _leave_on_request(rendezvous: Rendezvous, close: Callable[[str], None]) -> None:
+def _leave_on_request(rendezvous: Rendezvous, leave: Callable[[str, bool], None]) -> None:
     """Waits for SIGTERM or SIGINT and leaves at once: all that counts is in the journal and in the checkpoints.
 
     A thread, and not a signal handler: Python runs handlers in the main thread, which may be waiting inside Ray for a
@@ -167,17 +182,19 @@ def _leave_on_request(rendezvous: Rendezvous, close: Callable[[str], None]) -> N
     signum = signal.sigwait(STOP_SIGNALS)
     try:
         asked = rendezvous.read("asked") or {"reason": describe_signal(signum), "next": ""}
-        close(f"stopped on request ({asked['reason']})" + (f"; {asked['next']}" if asked["next"] else ""))
+        leave(f"stopped on request ({asked['reason']})" + (f"; {asked['next']}" if asked["next"] else ""), False)
     finally:
         os._exit(STOPPED)
 
 
-def _leave(sweep: Sweep, close: Callable[..., None], reason: str, over: bool) -> None:
-    """Ends the attempt here and now, with `over` the sweep, from another thread than the search's."""
+def _leave(sweep: Sweep, close: Ending, reason: str, over: bool) -> None:
+    """Ends the attempt here and now, with `over` the sweep, from another thread than the search's. A sweep that has
+    ended meanwhile has not been stopped."""
     try:
-        close(reason, over=over)
+        close(reason, over)
     finally:
-        os._exit((0 if sweep.state.incumbent() else SweepError.exit_code) if over else STOPPED)
+        ended = 0 if sweep.state.incumbent() else SweepError.exit_code
+        os._exit(ended if sweep.state.ended else STOPPED)
 
 
 def _search(

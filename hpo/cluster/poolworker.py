@@ -13,7 +13,7 @@ from hpo.cluster.rendezvous import Rendezvous
 from hpo.cluster.requeue import requeue
 from hpo.cluster.supervisor import say
 from hpo.cluster.worker import WorkerSupervisor
-from hpo.records import SweepState, read_events
+from hpo.records import says_ended
 
 _POLL_S = 1.0  # for an attempt, in a folder that grows with their number
 _LOOK_S = 3.0  # at the files that say that we may go
@@ -74,4 +74,4 @@ class PoolWorker(WorkerSupervisor):
         record = read_job(self.directory, self.allocation.job)
         if (record and record.released) or self.directory.stop_request.exists():
             return True
-        return SweepState(read_events(self.directory.journal)).ended is not None
+        return says_ended(self.directory.journal)

@@ -14,6 +14,7 @@ from hpo.cluster.nodes import NodeWatch
 from hpo.cluster.pool import Pool
 from hpo.cluster.quorum import Quorum
 from hpo.cluster.terms import Terms, spent
+from hpo.errors import SlurmtuneError
 from hpo.records import Event
 from hpo.usage import Usage
 
@@ -62,10 +63,11 @@ class Watch:
         while not self._over.is_set():
             try:
                 self._look()
-            except ray.exceptions.RayError as error:  # while the head goes; the supervisor sees to that
+            except (ray.exceptions.RayError, OSError, SlurmtuneError) as error:
+                # the head goes, which the supervisor sees to, or the file system fails, perhaps for a moment
                 if str(error) != self._complaint:
                     self._complaint = str(error)
-                    self._say(f"the table of nodes cannot be read: {error}")
+                    self._say(f"hosts and limits could not be looked at, which is tried again: {error}")
             self._over.wait(_LOOK_S if time.monotonic() - began > _EAGER_S else _EAGER_LOOK_S)
 
     def _look(self) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from hpo.errors import JournalError
-from hpo.records import FORMAT, Event, Journal, SweepState, read_events
+from hpo.records import FORMAT, Event, Journal, SweepState, read_events, says_ended
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -79,6 +79,29 @@ def test_a_reader_sees_what_the_writer_appended(tmp_path: Path) -> None:
     assert [event["n"] for event in read] == list(range(len(STORY)))
     assert {event["v"] for event in read} == {FORMAT}
     assert [event["type"] for event in read] == [kind for kind, _ in STORY]
+
+
+def test_the_last_event_alone_says_whether_a_sweep_has_ended(tmp_path: Path) -> None:
+    """As the fold of all events does."""
+    path = tmp_path / "journal.jsonl"
+    assert not says_ended(path)
+    path.touch()
+    assert not says_ended(path)
+    events = [
+        ("sweep", {"name": "x" * 9000}),
+        ("attempt_started", {"attempt": "a", "job": "7", "host": "h", "nodes": 1}),
+        ("attempt_ended", {"attempt": "a", "reason": "all trials have ended"}),
+        ("sweep_ended", {"reason": "all trials have ended"}),
+        ("attempt_started", {"attempt": "b", "job": "8", "host": "h", "nodes": 1}),
+    ]
+    journal = Journal(path)
+    for event in events:
+        journal.append(event[0], **event[1])
+        assert says_ended(path) is (SweepState(journal.events).ended is not None) is (event[0] == "sweep_ended")
+        torn = tmp_path / "torn.jsonl"
+        torn.write_bytes(path.read_bytes() + b'{"v": 1, "n": ')
+        assert says_ended(torn) is says_ended(path)
+    journal.close()
 
 
 def test_no_journal_is_no_events(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import shutil
@@ -11,10 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from small_sweeps import SWEEP, make_shards
 
+from hpo.config import load_sweep
+from hpo.layout import read_json
+from hpo.records import Journal
 from hpo.results.read import open_results, read_results
 from hpo.results.report import write_report
 from hpo.results.retraining import choose_candidates, read_retraining
+from hpo.search.plugins import open_sweep
+from hpo.staging import stage_sweep
+from launch import again
 from launch.retrain import main
 
 Retrain = Callable[..., tuple[int, str, str]]
@@ -148,3 +156,35 @@ def test_a_real_retraining_and_the_test_split_once(trained_sweep: Path, tmp_path
     code, output, errors = retrain(copy, "--test")
     assert "it is not used again" in errors
     assert (copy / "retrain" / "test.json").read_bytes() == first
+
+
+@pytest.mark.parametrize("more", [(), ("--cluster", "local")])
+def test_seeds_run_where_the_sweep_did(
+    tmp_path: Path, retrain: Retrain, monkeypatch: pytest.MonkeyPatch, more: tuple[str, ...]
+) -> None:
+    """On its site, as a pool if it was one; without its limits."""
+    make_shards(tmp_path, 4)
+    (tmp_path / "small.yaml").write_text(SWEEP.format(data="data", epochs=1, trials=1))
+    config = load_sweep(tmp_path / "small.yaml", [], tmp_path)
+    site, terms = (
+        {"path": "/gone.yaml", "modules": ["cuda/12"]},
+        {"mode": "pool", "head_time": "60", "max_gpu_hours": 1},
+    )
+    run = stage_sweep(config, tmp_path / "run", "slurm", {}, terms, site)
+    with contextlib.closing(Journal(run.journal)) as journal:
+        sweep = open_sweep(config, journal, "a1", run)
+        sweep.start_attempt(job="7", host="node17", nodes=1)
+        trial = sweep.next_trial()
+        sweep.start_trial(trial.id, "node17")
+        sweep.report(trial.id, 1, {"val_accuracy": 0.5}, end="max_epochs")
+        sweep.end_attempt("all trials have ended")
+    monkeypatch.setattr(again, "run_here", lambda *about: 0)
+    monkeypatch.setenv("PATH", str(tmp_path))  # no sbatch there
+    code, _, said = retrain(run.root, "--seeds", "1", *more)
+    assert (code, "Traceback" in said) == (0 if more else 4, False), said
+    [seed] = (run.root / "retrain").iterdir()
+    resolved = read_json(seed / "resolved.json")
+    assert resolved["site"] == site
+    assert {key: value for key, value in resolved["terms"].items() if value is not None} == (
+        {} if more else {"mode": "pool", "head_time": "60"}
+    )
