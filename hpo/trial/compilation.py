@@ -19,7 +19,7 @@ from torch._dynamo.exc import TorchDynamoException
 from hpo.trial.threads import count_cpus
 
 COMPILE_ERRORS = (TorchDynamoException,)  # what tracing and compiling raise, at the first call of each shape
-_SHAPES = 64  # of one model: a batch, what a micro-batch leaves over, the last batch of an evaluation, halved ones ...
+_SHAPES = 64  # of one model: a batch, its pieces, the last batch of an evaluation, halved ones ...
 
 logger = logging.getLogger(__name__)
 _warned: set[str] = set()

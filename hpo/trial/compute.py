@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import itertools
 import logging
 import warnings
 from collections.abc import Callable, Mapping
@@ -62,6 +63,18 @@ class Step:
     mixing: Mixing | None = None
     erasing: Erasing | None = None
     images: int = 0
+
+
+def cut_evenly(count: int, most: int) -> list[tuple[int, int]]:
+    """First and last of the fewest pieces of at most `most` of `count`, alike but for one: batch norms take each piece
+    for as much as any other, and cannot do with a single small image.
+
+    >>> cut_evenly(25, 8)
+    [(0, 6), (6, 12), (12, 18), (18, 25)]
+    """
+    pieces = -(-count // most)
+    ends = [count * place // pieces for place in range(pieces + 1)]
+    return list(itertools.pairwise(ends))
 
 
 class Compute:
@@ -196,11 +209,11 @@ class Compute:
         """The gradient of the batch's mean loss, piece by piece; the ranks' mean of what is returned is that loss."""
         self.optimizer.zero_grad()  # of the update before, or of a try that failed
         total = torch.zeros((), device=self._accelerator.device)
-        for first in range(0, len(batch), micro):
-            part = batch.part(first, first + micro)
+        for first, last in cut_evenly(len(batch), micro):
+            part = batch.part(first, last)
             share = len(part) * self._ranks.world / (step.images or len(batch))
-            with self._apart(first + micro < len(batch)):
-                loss = self._loss(part, batch.opposite(first, first + micro), step) * share
+            with self._apart(last < len(batch)):
+                loss = self._loss(part, batch.opposite(first, last), step) * share
                 self._accelerator.backward(loss, create_graph=self._second_order)
             total += loss.detach()
         return total

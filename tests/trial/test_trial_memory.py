@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+
 import pytest
 import torch
 
@@ -10,7 +13,7 @@ from hpo.microbatches import MicroBatches, remembered_micro_batch
 from hpo.space import Space
 from hpo.trial import Training, train
 from hpo.trial import training as training_module
-from hpo.trial.compute import OutOfMemory
+from hpo.trial.compute import OutOfMemory, cut_evenly
 from hpo.tuneconfig import TuneConfig
 
 VIT = {"model.timm_image.checkpoint_name": "test_vit", "model.timm_image.drop_rate": 0.0}
@@ -48,12 +51,27 @@ def final_weights(config, data, directory):
 def test_pieces_add_up_to_the_same_update(raw_data, configure, tmp_path):
     """A ViT has no batch statistics, so that only the order of sums differs."""
     whole = final_weights(configure({**VIT, "optim.optim_type": "sgd"}), raw_data, tmp_path / "whole")
-    keys = {**VIT, "optim.optim_type": "sgd", "env.per_gpu_batch_size": 12}  # 12, 12 and 8 of 32
+    keys = {**VIT, "optim.optim_type": "sgd", "env.per_gpu_batch_size": 12}  # 10, 11 and 11 of 32
     parts = final_weights(configure(keys), raw_data, tmp_path / "parts")
     assert (whole[0]["micro_batch"], parts[0]["micro_batch"]) == (32, 12)
     assert parts[0]["train_loss"] == pytest.approx(whole[0]["train_loss"], abs=1e-5)
     for name, value in whole[1].items():
         assert torch.allclose(parts[1][name], value, atol=1e-5), name
+
+
+def test_no_piece_is_a_single_image(raw_data, configure, tmp_path):
+    """Of 25 images by 8 one would be left, and a batch norm of one by one pixel has no variance then."""
+    keys = {"env.batch_size": 25, "env.per_gpu_batch_size": 8}
+    metrics, _ = final_weights(configure(keys), raw_data, tmp_path)
+    assert math.isfinite(metrics["train_loss"])
+    for count, most in itertools.product(range(1, 40), range(1, 40)):
+        pieces = cut_evenly(count, most)
+        sizes = [last - first for first, last in pieces]
+        assert [first for first, _ in pieces] == [0, *(last for _, last in pieces)][:-1]
+        assert pieces[-1][1] == count
+        assert max(sizes) <= most
+        assert max(sizes) - min(sizes) <= 1
+        assert len(pieces) == -(-count // most)
 
 
 def test_out_of_memory_halves_and_goes_on_exactly(raw_data, configure, tmp_path, limit_memory):

@@ -71,7 +71,7 @@ def test_two_processes_train_as_one_does(alone, pair):
 
 
 def test_pieces_of_ranks_add_up_too(alone, pair):
-    """16 images of a rank as 5, 5, 5 and 1: gradients are summed over ranks with the last piece only."""
+    """16 images of a rank as 4 times 4: gradients are summed over ranks with the last piece only."""
     assert pair[0]["pieces"]["weights"] == pytest.approx(alone["whole"]["weights"], abs=1e-4)
 
 
