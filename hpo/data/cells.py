@@ -39,7 +39,9 @@ def clean(value: Any) -> Any:
 
 
 def as_number(cell: Cell) -> float | None:
-    """The finite number in a cell, True being 1; None where there is none."""
+    """The finite number in a cell, True being 1; None where there is none. '10_20' is none, though Python reads one."""
+    if isinstance(cell, str) and "_" in cell:
+        return None
     try:
         number = float(cell)  # type: ignore[arg-type]
     except (TypeError, ValueError):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 
+from hpo.data.cells import as_number
 from hpo.data.columns import Cells
 from hpo.errors import DataError, UsageError
 
@@ -125,7 +125,7 @@ def encode_labels(
             if not text:
                 raise DataError(f"{place} has no label; complete it or remove the row.")
     if task is None:
-        numbers = [_number(text) for column in columns for text in column]
+        numbers = [as_number(text) for column in columns for text in column]
         task = "regression" if _measured(numbers) else "classification"
     if task == "regression":
         return task, _regression_labels(columns, where), []
@@ -137,7 +137,7 @@ def encode_labels(
 
 
 def _measured(numbers: Sequence[float | None]) -> bool:
-    found = [number for number in numbers if number is not None and math.isfinite(number)]
+    found = [number for number in numbers if number is not None]
     return len(found) == len(numbers) and any(not number.is_integer() for number in found)
 
 
@@ -145,8 +145,8 @@ def _regression_labels(columns: Sequence[Sequence[str]], where: Sequence[str]) -
     values = np.empty((len(where), len(columns)), np.float32)
     for k, column in enumerate(columns):
         for i, text in enumerate(column):
-            number = _number(text)
-            if number is None or not math.isfinite(number):
+            number = as_number(text)
+            if number is None:
                 raise DataError(f"{where[i]} has label {text!r}, not a finite number; mend it or remove the row.")
             values[i, k] = number
     return values
@@ -158,10 +158,3 @@ def _sorted_names(names: set[str]) -> list[str]:
         return sorted(names, key=lambda name: (int(name), name))
     except ValueError:
         return sorted(names)
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None

@@ -112,6 +112,9 @@ def read_csv(
             reader = csv.DictReader(stream, delimiter=delimiter_of(header), restval="")
             known = [name for name in reader.fieldnames or [] if name]
             wanted = choose(known)
+            twice = next((name for name in wanted if known.count(name) > 1), None)
+            if twice is not None:
+                raise DataError(f"{path} has several columns {twice!r}; rename them, or keep one.")
             rows = [(reader.line_num, {name: row[name].strip() for name in wanted}) for row in reader]
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 text ({error}); save it as UTF-8.") from None

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from hpo.data.cells import as_number
 from hpo.errors import DataError, UsageError
 from hpo.metrics import PROBLEM_TYPES
 
@@ -140,10 +141,7 @@ def _positive(classes: Sequence[Any], pos_label: Any) -> int:
 
 
 def _number(value: Any, where: str) -> float:
-    try:
-        number = float(value)
-    except ValueError:
-        number = float("nan")
-    if not np.isfinite(number):
+    number = as_number(value)
+    if number is None:
         raise DataError(f"{where} has label {value!r}, not a finite number; mend it or remove the row.")
     return number

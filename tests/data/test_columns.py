@@ -33,6 +33,7 @@ WORDS = ("red", "green", "blue", "black")
         ([WORDS[i % 4] for i in range(60)], "categorical"),
         ([i % 4 for i in range(60)], "categorical"),  # as AutoMM: few different values
         ([bool(i % 2) for i in range(8)], "categorical"),
+        ([f"{10 * (i % 30)}_{10 * (i % 30) + 10}" for i in range(90)], "categorical"),  # Python reads 10_20 as 1020
         ([f"brand {i % 30}" for i in range(90)], "categorical"),
         ([None if i % 2 else "yes" for i in range(60)], "categorical"),  # given or not says something
         ([f"a rather long category {i % 3}" for i in range(900)], "categorical"),
@@ -64,6 +65,7 @@ def test_one_cell_is_the_same_from_everywhere() -> None:
     assert {as_category(clean(value)) for value in (3, 3.0, "3", " 3 ", "3.0", np.int64(3), np.float32(3))} == {"3"}
     assert {as_category(clean(value)) for value in (True, "true", "True", np.bool_(True))} == {"True"}
     assert as_category("007") == "007"
+    assert as_category("10_20") != as_category("1020")
     assert all(clean(value) is None for value in (None, "", " ", "NA", "nan", math.nan, np.float64("nan")))
 
 

@@ -188,6 +188,8 @@ def test_a_table_of_splits(write_table: Callable[..., Path]) -> None:
         ("image,label", "hut/00.jpg,a", SourceOptions(), DataError, "none of the 1 images"),
         ("image,label", "hat/00.jpg,a", SourceOptions(task="regression"), DataError, "row 2 has label 'a'"),
         ("image,label", "hat/00.jpg,nan", SourceOptions(task="regression"), DataError, "row 2 has label 'nan'"),
+        ("image,label", "hat/00.jpg,1_5", SourceOptions(task="regression"), DataError, "row 2 has label '1_5'"),
+        ("image,label,label", "hat/00.jpg,a,b", SourceOptions(), DataError, "several columns 'label'; rename them"),
         ("image,label,s", "hat/00.jpg,a,tests", SourceOptions(split_column="s"), DataError, "Did you mean 'test'"),
         (
             "image,label,b",
