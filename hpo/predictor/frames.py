@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -95,7 +96,7 @@ def find_image_column(frame: pd.DataFrame, label: str | None, usual: str, what: 
 
 def names_images(column: Any) -> bool:
     """Whether its first cells hold images, or paths of them."""
-    values = [value for value in column.head(_LOOKED_AT).tolist() if value is not None and value == value]
+    values = [value for value in cells_of(column.head(_LOOKED_AT)) if value is not None]
     return bool(values) and all(
         isinstance(value, (bytes, bytearray))
         or (isinstance(value, (str, os.PathLike)) and str(value).lower().endswith(EXTENSIONS))
@@ -131,7 +132,9 @@ def _refer(value: Any, held: list[bytes], where: str, base: Path, gaps: bool) ->
         return NO_IMAGE
     if not isinstance(value, (str, os.PathLike)):
         raise DataError(f"{where} names no image ({value!r}); complete it or remove the row.")
-    expanded = Path(value).expanduser()
+    expanded = Path(value)
+    with contextlib.suppress(RuntimeError):  # of a name such as ~1.jpg, which is nobody's home
+        expanded = expanded.expanduser()
     beside = base / expanded
     return str(beside.absolute() if beside.exists() else expanded.absolute())
 

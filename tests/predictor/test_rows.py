@@ -143,6 +143,15 @@ def test_columns_that_cannot_be_used_are_said(change, images, types, message, ph
         find_roles(widen(photos).assign(**change), "label", images, types, "t")
 
 
+def test_gaps_of_pandas_own_kind_and_arrays_are_no_obstacle(photos):
+    table = widen(photos)
+    strings = table.assign(brand=table["brand"].astype("string"), back=table["back"].astype("string"))
+    assert pd.NA in strings["back"].tolist()
+    assert find_roles(strings, "label", None, {}, "t") == find_roles(table, "label", None, {}, "t")
+    with pytest.raises(UsageError, match="column 'features' holds ndarray, not numbers or texts"):
+        find_roles(table.assign(features=[np.zeros(2)] * len(table)), "label", None, {}, "t")
+
+
 def test_types_by_the_person_count(photos):
     table = widen(photos).assign(size=[row % 4 for row in range(72)])
     assert find_roles(table, "label", None, {}, "t")[0].kinds == {

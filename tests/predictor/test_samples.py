@@ -57,6 +57,8 @@ def test_tables(form, photos, tmp_path):
 def test_paths_beside_the_table_or_below_here(photos, here):
     folder = here / "elsewhere"
     folder.mkdir()
+    shutil.copyfile(photos["image"][0], here / "~1.jpg")  # nobody's home
+    assert len(list(decoded(read_samples(["~1.jpg"], ROLES), POLICY))) == 1
     source = Path(photos["image"][0])
     shutil.copy(source, folder / "a.jpg")
     shutil.copy(source, here / "b.jpg")
