@@ -56,7 +56,7 @@ class Range:
             value = self.low + round((value - self.low) / self.step) * self.step
             value = min(value, self.low + math.floor((self.high - self.low) / self.step + 1e-9) * self.step)
         value = min(max(value, self.low), self.high)
-        return round(value) if self.integer else float(f"{value:.12g}")
+        return round(value) if self.integer else min(max(float(f"{value:.12g}"), self.low), self.high)
 
     def contains(self, value: Any) -> bool:
         return isinstance(value, (int, float)) and not isinstance(value, bool) and self.low <= value <= self.high

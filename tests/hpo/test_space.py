@@ -8,6 +8,7 @@ import random
 import pytest
 
 from hpo.errors import UsageError
+from hpo.search.evidence import decode
 from hpo.space import parse_space, space_from_json, space_to_json
 
 CONDITIONAL = {
@@ -49,6 +50,12 @@ def test_both_ends_of_integers_are_reached():
     samples = [space.sample(rng) for _ in range(200)]
     assert {s["optim.max_epochs"] for s in samples} == {1, 2, 3}
     assert {s["env.batch_size"] for s in samples} == {1, 2, 3}
+
+
+def test_no_rounding_leads_out_of_a_range():
+    space = parse_space({"optim.lr": {"loguniform": [0.01234567890123, 0.0234567890126]}})
+    for unit in (0.0, 1.0):
+        assert space.dimensions[0].domain.contains(decode(space.dimensions[0], unit))
 
 
 def test_the_default_is_the_keys_default_where_the_space_has_it():
