@@ -25,6 +25,12 @@ _LAUNCHERS = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE", "LOCAL_
 _LONGEST = timedelta(hours=1)  # hpo.trial.group ends ranks that wait too long; this is for who has no group around
 
 
+class RanksDiffer(TrialError):
+    """A file system shows the ranks different files: NFS may show another node's of a minute ago. It passes."""
+
+    kind = "storage"
+
+
 @dataclass(frozen=True)
 class Ranks:
     """Rank `rank` of `world`, who are on `nodes` nodes, as many on each; those of a node follow each other.
@@ -107,14 +113,14 @@ class Ranks:
     def require_equal(self, what: str, value: Any) -> None:
         """
         Raises:
-            TrialError: the ranks do not agree, as when a file system shows them different files.
+            RanksDiffer: the ranks do not agree.
         """
         if not self.many:
             return
         values: list[Any] = [None] * self.world
         distributed.all_gather_object(values, value)
         if len(set(values)) > 1:
-            raise TrialError(f"the {self.world} processes of the trial see different things ({what}: {values}).")
+            raise RanksDiffer(f"the {self.world} processes of the trial see different things ({what}: {values}).")
 
 
 ALONE = Ranks()

@@ -86,6 +86,23 @@ def test_ranks_go_on_exactly(pair):
     assert pair[0]["parted"] == pair[0]["whole"]
 
 
+def test_what_only_the_file_system_tells_apart_is_tried_again(tmp_path):
+    program = (
+        "import sys; from hpo.failures import CLASSES, classify; from hpo.trial.ranks import Ranks\n"
+        "ranks = Ranks(int(sys.argv[1]), 2, sys.argv[2]); ranks.join(False)\n"
+        "ranks.require_equal('the same', 1)\n"
+        "try: ranks.require_equal('the newest checkpoint', 6 + ranks.rank)\n"
+        "except Exception as error: print(CLASSES[classify(error)].retries, error)\n"
+    )
+    environ = {**rank_environment(os.environ, 2, 2), "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", program]
+    ranks = [subprocess.Popen([*command, str(rank), str(tmp_path / "at")], env=environ, stdout=subprocess.PIPE,
+                              text=True) for rank in range(2)]  # fmt: skip
+    for rank in ranks:
+        said = rank.communicate(timeout=PATIENCE_S)[0]
+        assert said == "3 the 2 processes of the trial see different things (the newest checkpoint: [6, 7]).\n"
+
+
 @pytest.fixture(scope="module")
 def processes():
     return RankProcesses(2, 2)
