@@ -16,7 +16,7 @@ from hpo.data.cells import CATEGORICAL, NUMERICAL
 from hpo.data.columns import Columns, TableRow
 from hpo.data.folder_source import EXTENSIONS
 from hpo.data.images import BadImage, ImagePolicy
-from hpo.data.manifest import MANIFEST
+from hpo.data.manifest import HDF5_ENDINGS, MANIFEST
 from hpo.data.read import describe, open_split
 from hpo.data.rows import TABLES, StoredSamples, TableRows, columns_of, pixels_of
 from hpo.data.sources import SourceOptions, find_source
@@ -127,14 +127,15 @@ def _options(place: Path, meta: Mapping[str, Any], columns: Columns | None) -> S
     Raises:
         UsageError: the model takes a table, and this is none.
     """
-    task = "regression" if meta["task"] == "regression" and place.suffix.lower() not in ("", ".zip") else None
-    if columns is None:
-        return SourceOptions(task=task) if task else None
+    labels = tuple(meta.get("label_columns") or ("label",))
+    if columns is None and place.suffix.lower() in TABLES:
+        return SourceOptions(tuple(meta.get("image_columns") or ("image",)), labels, task=meta["task"])
+    if columns is None:  # whatever a folder or zip file holds are classes
+        return SourceOptions(task=meta["task"]) if place.suffix.lower() in HDF5_ENDINGS else None
     if place.suffix.lower() not in TABLES:
         raise UsageError(f"{place}: this model takes rows of a table; name a CSV file or what prepare.py made of one.")
     kinds = {**dict.fromkeys((n.name for n in columns.numerical), NUMERICAL),
              **dict.fromkeys((c.name for c in columns.categorical), CATEGORICAL)}  # fmt: skip
-    labels = tuple(meta.get("label_columns") or ("label",))
     return SourceOptions(columns.images, labels, None, columns.names, tuple(kinds.items()), task=meta["task"])
 
 

@@ -103,12 +103,17 @@ def image_policy(data: Path) -> dict[str, Any] | None:
             "max_side": options.get("--max-side")}  # fmt: skip
 
 
-def label_columns(data: Path) -> list[str] | None:
-    """The label columns of the table that the shards in `data` were made of; None: not known."""
+def table_columns(data: Path) -> dict[str, list[str] | None]:
+    """The columns of images and of labels of the table that the shards in `data` were made of; None: not known."""
     try:
-        return read_manifest(data).source.get("options", {}).get("--label-column")
+        options = read_manifest(data).source.get("options", {})
     except DataError:
-        return None
+        options = {}
+    images = options.get("--image-column")
+    return {
+        "image_columns": [images] if isinstance(images, str) else images,
+        "label_columns": options.get("--label-column"),
+    }
 
 
 def comparison_images(weights: Weights, data: Path) -> Sample:

@@ -22,7 +22,7 @@ from hpo.export.source import (
     comparison_rows,
     find_weights,
     image_policy,
-    label_columns,
+    table_columns,
 )
 from hpo.export.table_form import compare_reopened, write_table_model
 from hpo.export.timm_form import load_trained, write_model
@@ -43,6 +43,7 @@ def export_model(results: Results, row: Row | None, folder: Path, data: Path, gr
         SweepError: no weights are left. TrialError: plain timm, or a graph, does not answer as the trial did.
     """
     weights = find_weights(results, row)
+    weights = replace(weights, meta={**weights.meta, **table_columns(data)})
     meta = weights.meta
     yield f"trial {weights.row.trial}, epoch {meta['epoch']}, {meta['metric']} {meta['value']:.4f}: {meta['model']}"
     if "columns" in meta:
@@ -71,7 +72,6 @@ def _export_table_model(
         raise UsageError(f"--also {graphs[0]} is for models of images alone, this one takes a table; leave it out.")
     columns = columns_of(weights.meta)
     names = columns.names if columns else ()
-    weights = replace(weights, meta={**weights.meta, "label_columns": label_columns(data)})
     write_table_model(folder, weights, image_policy(data))
     yield (
         f"it takes a table ({', '.join(names)}), which timm's form cannot hold: written in slurmtune's own, for "

@@ -12,7 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hpo.data.images import AS_IT_IS, ImagePolicy
+from hpo.data.plan import Recipe
+from hpo.data.sources import SourceOptions, find_source
+from hpo.data.split import Shares
+from hpo.data.write import prepare
+from hpo.export.images import open_labelled
 from hpo.export.scores import bootstrap, regression_scores, wilson
+from hpo.export.source import table_columns
 from hpo.results.read import open_results, read_results
 from launch.evaluate import main as evaluate_main
 from launch.export import main as export_main
@@ -55,6 +62,19 @@ def test_photographs_get_the_predictions_of_the_validation(
              for split in ("train", "validation", "test")]  # fmt: skip
     assert whole["images"] == sum(part["images"] for part in parts) == 72
     assert np.array_equal(whole["confusion"], sum(np.array(part["confusion"]) for part in parts))
+
+
+def test_a_table_is_read_as_the_models_own_was(photos: Path, tmp_path: Path) -> None:
+    """By its names of columns, and as classes though they look like numbers."""
+    rows = [f"{photos / name / '001.jpg'},{grade}" for name, grade in (("hat", 1.5), ("pants", 2.5), ("shoes", 1.5))]
+    table = tmp_path / "table.csv"
+    table.write_text("\n".join(["photo,grade", *rows]) + "\n", encoding="utf-8")
+    options = SourceOptions(("photo",), ("grade",), task="classification")
+    prepare(find_source(table, options), tmp_path / "data", Recipe(shares=Shares(0, 0)))
+    meta = {"task": "classification", "class_names": ["1.5", "2.5"], **table_columns(tmp_path / "data")}
+    images = open_labelled(table, None, meta, ImagePolicy("jpeg", None, None))
+    assert images.labels.tolist() == [0, 1, 0]
+    assert np.array_equal(images.load(1), open_labelled(tmp_path / "data", "train", meta, AS_IT_IS).load(1))
 
 
 def test_a_row_for_each_image(model: Path, photos: Path, tmp_path: Path, call: Call) -> None:
