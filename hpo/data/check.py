@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import functools
 import os
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpo.data.checksum import crc32
 from hpo.data.format import locate_datasets
 from hpo.data.listener import Progress, be_quiet
 from hpo.data.manifest import Manifest, ShardRecord, read_manifest
@@ -110,8 +110,8 @@ def _compare_crc32(tables: ShardTables) -> list[Damage]:
     handle = os.open(tables.path, os.O_RDONLY)
     try:
         places = zip(tables.begin.tolist(), tables.size.tolist(), tables.crc32.tolist(), strict=True)
-        for sample, (begin, size, crc32) in enumerate(places):
-            if zlib.crc32(os.pread(handle, size, begin)) != crc32:
+        for sample, (begin, size, expected) in enumerate(places):
+            if crc32(os.pread(handle, size, begin)) != expected:
                 identity = int(tables.sample_ids[sample])
                 found.append(Damage(tables.path.name, sample, f"crc32 differs (sample_id {identity})"))
     finally:

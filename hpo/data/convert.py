@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from hpo.data.checksum import crc32
 from hpo.data.images import BadImage, ImagePolicy, store
 from hpo.data.listing import NO_IMAGE, Loader, Reference
 
@@ -83,7 +83,7 @@ def _gather(images: Sequence[_Stored]) -> StoredImages:
         payload=b"".join(payload for payload, _ in images),
         sizes=np.array([len(payload) for payload, _ in images], np.uint64),
         shapes=np.array([shape for _, shape in images], np.uint16).reshape(-1, 3),
-        crc32=np.array([zlib.crc32(payload) for payload, _ in images], np.uint32),
+        crc32=np.array([crc32(payload) for payload, _ in images], np.uint32),
     )
 
 

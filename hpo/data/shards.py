@@ -5,13 +5,13 @@ from __future__ import annotations
 import bisect
 import logging
 import sys
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from hpo.data.blocks import cut_blocks
+from hpo.data.checksum import crc32
 from hpo.data.columns import Columns
 from hpo.data.decode import decode_rgb
 from hpo.data.format import dataset_name
@@ -238,7 +238,7 @@ class ShardSet:
                 out[place] = found[row]
 
     def _compare(self, i: int, data: bytes) -> None:
-        if zlib.crc32(data) != int(self._crc32[i]):
+        if crc32(data) != int(self._crc32[i]):
             raise DataError(f"{self.name(i)} is damaged (crc32); copy the shard again or run prepare.py anew.")
 
     def _check_range(self, indices: np.ndarray) -> None:

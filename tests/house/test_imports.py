@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 TORCH = {"torch", "torchvision", "timm", "accelerate", "safetensors"}
-ARRAYS = {"numpy", "h5py", "PIL", "cv2", "simplejpeg"}
+ARRAYS = {"numpy", "h5py", "PIL", "cv2", "simplejpeg", "isal"}
 RAY = {"ray", "optuna", "tensorboardX"}
 MEETING = "hpo/cluster/trainable.py"  # the one file in which Ray and torch meet
 
