@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from hpo.data.cells import as_number
+from hpo.data.cells import as_number, clean
 from hpo.data.columns import Cells
 from hpo.errors import DataError, UsageError
 
@@ -117,13 +117,15 @@ def encode_labels(
     Args:
         columns: K lists of N labels; where: N descriptions for errors ('row 7').
     Raises:
-        DataError: a label is empty or, in regression, not a finite number.
+        DataError: a label is empty, a word for a missing one among numbers or, in regression, not a finite number.
         UsageError: several columns in classification.
     """
     for column in columns:
         for text, place in zip(column, where, strict=True):
             if not text:
                 raise DataError(f"{place} has no label; complete it or remove the row.")
+    for column in columns:
+        _require_no_gaps(column, where)
     if task is None:
         numbers = [as_number(text) for column in columns for text in column]
         task = "regression" if _measured(numbers) else "classification"
@@ -134,6 +136,15 @@ def encode_labels(
     names = _sorted_names(set(columns[0]))
     number_of = {name: number for number, name in enumerate(names)}
     return task, np.array([number_of[text] for text in columns[0]], np.int64), names
+
+
+def _require_no_gaps(column: Sequence[str], where: Sequence[str]) -> None:
+    """Where all the others are numbers 'nan' and the like are none, and no class either."""
+    gaps = [place for place, text in enumerate(column) if clean(text) is None]
+    if gaps and len(gaps) < len(column) and all(as_number(text) is not None for text in column if clean(text)):
+        raise DataError(
+            f"{where[gaps[0]]} has label {column[gaps[0]]!r} where others have numbers; complete it or remove the row."
+        )
 
 
 def _measured(numbers: Sequence[float | None]) -> bool:

@@ -188,6 +188,7 @@ def test_a_table_of_splits(write_table: Callable[..., Path]) -> None:
         ("image,label", "hut/00.jpg,a", SourceOptions(), DataError, "none of the 1 images"),
         ("image,label", "hat/00.jpg,a", SourceOptions(task="regression"), DataError, "row 2 has label 'a'"),
         ("image,label", "hat/00.jpg,nan", SourceOptions(task="regression"), DataError, "row 2 has label 'nan'"),
+        ("image,label", "hat/00.jpg,NA\nhat/01.jpg,3", SourceOptions(), DataError, "row 2 has label 'NA' where others"),
         ("image,label", "hat/00.jpg,1_5", SourceOptions(task="regression"), DataError, "row 2 has label '1_5'"),
         ("image,label,label", "hat/00.jpg,a,b", SourceOptions(), DataError, "several columns 'label'; rename them"),
         ("image,label,s", "hat/00.jpg,a,tests", SourceOptions(split_column="s"), DataError, "Did you mean 'test'"),
@@ -277,6 +278,7 @@ def test_hdf5_of_measurements(tmp_path: Path, pixels: np.ndarray) -> None:
         (SourceOptions(images_key="image"), UsageError, "Did you mean 'images'"),
         (SourceOptions(labels_key="group"), UsageError, "no dataset 'group'"),
         (SourceOptions(images_key="floats"), DataError, "is float32"),
+        (SourceOptions(labels_key="gaps"), DataError, "label 2 has label 'nan' where others have numbers"),
         (SourceOptions(labels_key="short"), DataError, "one row of labels for each image"),
     ],
 )
@@ -286,6 +288,7 @@ def test_hdf5_that_cannot_be_used(
     with h5py.File(tmp_path / "foreign.h5", "w") as file:
         file["images"], file["labels"] = pixels, np.arange(6)
         file["floats"], file["short"] = pixels.astype(np.float32), np.arange(5)
+        file["gaps"] = np.array([0, 1, np.nan, 1, 0, 1])
         file["group/inside"] = [1]
     with pytest.raises(kind, match=message):
         find_source(tmp_path / "foreign.h5", options)
