@@ -82,6 +82,8 @@ def _run(sweep: Sweep, trial: Trial, directory: SweepDirectory, requests: _Reque
     sweep.start_trial(trial.id, socket.gethostname())
     try:
         with Training(sweep.config.trial(trial.params), sweep.config.data, folder) as training:
+            if training.epoch > trial.epochs:  # cut off between a checkpoint and its report
+                _report(sweep, trial, dict(training.metrics), training.finished)
             while not requests.asked and trial.state == "running":
                 requests.interruptible = True
                 metrics = training.run_epoch()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,11 +17,13 @@ from hpo.errors import SweepError, TrialError
 from hpo.layout import SweepDirectory, read_json, write_json
 from hpo.predictor.outcome import finish
 from hpo.predictor.record import PredictorFiles, Record
-from hpo.records import Journal
+from hpo.records import Journal, read_events
 from hpo.search.sweep import Sweep
 from hpo.trial.checkpoint import Store
 from hpo.trial.inference import TrainedModel
 from hpo.trial.soup import _greedy, _Kitchen, ranked_checkpoints
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -69,6 +73,22 @@ def test_the_best_epoch_counts_not_the_last(run):
     """AutoMM ranks by the last value and would take trial 1."""
     found = outcome(again(run, [[0.5, 0.9, 0.6], [0.6, 0.7, 0.8]]))
     assert (found["trial"], found["best_epoch"], found["best_value"]) == ("0000", 2, 0.9)
+
+
+def test_an_epoch_that_was_kept_and_not_reported_is_made_up_for(run):
+    """A signal may come between the two."""
+    before, last = sorted(run.sweep.checkpoints("0000").glob("last-*"))
+    epochs = int(last.name.removeprefix("last-"))
+    for kind in ("last", "best"):
+        shutil.rmtree(last.with_name(f"{kind}-{epochs:04d}"), ignore_errors=True)
+    events = run.sweep.journal.read_text().splitlines(keepends=True)
+    lost = next(n for n, line in enumerate(events) if json.loads(line)["type"] == "reported"
+                and json.loads(line)["epoch"] == epochs - 1)  # fmt: skip
+    run.sweep.journal.write_text("".join(events[:lost]))
+    subprocess.run([sys.executable, "-m", "hpo.predictor.single", str(run.root)], cwd=ROOT, check=True)
+    told = [event["epoch"] for event in read_events(run.sweep.journal) if event["type"] == "reported"]
+    assert told == list(range(1, epochs + 1))
+    assert before.is_dir()
 
 
 def test_where_lower_is_better_the_lowest_are_kept(run):
