@@ -55,7 +55,7 @@ def resume(arguments: argparse.Namespace, flags: SlurmRequest, terms: Terms) -> 
         _settle(directory, changed)
         return run_here(directory, config)
     site = site_again(arguments, resolved)
-    request, head = complete(SlurmRequest.from_words(resolved["request"]).merged(flags), terms, site, say)
+    request, head = complete(_asked_before(resolved).merged(flags), terms, site, say)
     if arguments.dry_run:
         print_scripts(directory, request, head, config.name, site)
         return 0
@@ -64,6 +64,10 @@ def resume(arguments: argparse.Namespace, flags: SlurmRequest, terms: Terms) -> 
         request = _without_waiting(directory, request)
     code = submit(directory, request, head, config.name, arguments.json)
     return wait(directory, config.tune.num_trials) if arguments.wait else code
+
+
+def _asked_before(resolved: dict[str, Any]) -> SlurmRequest:
+    return SlurmRequest.from_environment().merged(SlurmRequest.from_words(resolved["request"]))
 
 
 def site_again(arguments: argparse.Namespace, resolved: dict[str, Any]) -> Site:
@@ -139,7 +143,7 @@ def add_workers(arguments: argparse.Namespace, flags: SlurmRequest) -> int:
         raise UsageError("--add-workers N wants the sweep's directory: submit.py --add-workers N DIR.")
     directory = open_own_sweep(arguments.sweep)
     resolved = read_json(directory.resolved)
-    wish = SlurmRequest.from_words(resolved["request"]).merged(flags)
+    wish = _asked_before(resolved).merged(flags)
     site = site_again(arguments, resolved)
     request, _ = complete(replace(wish, nodes=1), Terms(), site, say)
     if not queue_states(record.job for record in read_jobs(directory, "attempt")):
@@ -149,10 +153,13 @@ def add_workers(arguments: argparse.Namespace, flags: SlurmRequest) -> int:
         return 0
     from hpo.cluster.submission import submit_to_slurm
 
-    jobs = [
-        submit_to_slurm(request, directory, resolved["name"], "worker", site=site)
-        for _ in range(int(arguments.add_workers))
-    ]
+    jobs: list[str] = []
+    try:
+        for _ in range(int(arguments.add_workers)):
+            jobs.append(submit_to_slurm(request, directory, resolved["name"], "worker", site=site))
+    except ClusterError as error:
+        before = f" Before it {' '.join(jobs)} were submitted, and stay." if jobs else ""
+        raise ClusterError(f"{error}{before}") from None
     about = {"workers": jobs, "directory": str(directory.root), "request": vars(request)}
     print_jobs(directory, about, arguments.json)
     return 0

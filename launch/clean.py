@@ -94,10 +94,12 @@ def _alone(directory: SweepDirectory) -> Iterator[None]:
     with stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             raise JournalError(
                 f"{directory.root} is being written by a running sweep; clean it when it has ended."
             ) from None
+        except OSError as error:
+            raise UsageError(f"{directory.journal} cannot be locked ({error.strerror}); clean a copy of it.") from None
         yield
 
 

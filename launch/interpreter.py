@@ -16,7 +16,7 @@ def use_project_environment() -> None:
 
     Exits with 2 and one line that names `make` when there is no such environment.
     """
-    if all(importlib.util.find_spec(name) for name in ("submitit", "ruamel.yaml", "h5py")):
+    if all(map(_is_there, ("submitit", "ruamel.yaml", "h5py"))):
         return
     python = ROOT / ".venv" / "bin" / "python"
     if python.exists() and _MARK not in os.environ:
@@ -27,6 +27,13 @@ def use_project_environment() -> None:
         "or activate the environment that has them.\n"
     )
     raise SystemExit(2)
+
+
+def _is_there(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ModuleNotFoundError:  # not even what it is a part of
+        return False
 
 
 def prefer_project_environment() -> None:

@@ -23,7 +23,11 @@ python_command() { printf '%q ' "$PYTHON" -u "$@"; }
 # stage_once ARGUMENT...: RUN, the sweep's directory, made by the job's first start; a requeued job finds it again.
 stage_once() {
   note=$PWD/.slurmtune-$SLURM_JOB_ID
-  [ -s "$note" ] || eval "${CONTAINER:-} $(python_command "$ROOT/launch/submit.py" "$@" --stage-only)" > "$note"
+  [ -s "$note" ] || eval "${CONTAINER:-} $(python_command "$ROOT/launch/submit.py" "$@" --stage-only)" > "$note" || {
+    status=$?
+    rm -f "$note"
+    exit "$status"
+  }
   RUN=$(cat "$note")
 }
 

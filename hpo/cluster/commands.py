@@ -10,7 +10,10 @@ import os
 import subprocess
 from collections.abc import Mapping, Sequence
 
+from hpo.errors import ClusterError
+
 OUTSIDE = "SLURMTUNE_OUTSIDE"  # what stood in variables that hpo.cluster.raynode sets: JSON, null for nothing
+_SBATCH_S = 60
 _PRINTS = (
     "SQUEUE_",
     "SINFO_",
@@ -40,6 +43,27 @@ def ask_slurm(command: Sequence[str], deadline_s: float) -> subprocess.Completed
         check=False,
         env=environ,
     )
+
+
+def run_sbatch(arguments: Sequence[str], script: str | None = None) -> subprocess.CompletedProcess[str]:
+    """sbatch, of a script on its standard input or of what `arguments` name.
+
+    Raises:
+        ClusterError: it gives no answer.
+    """
+    try:
+        return subprocess.run(
+            ["sbatch", *arguments],
+            input=script or "",
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_SBATCH_S,
+            check=False,
+            env=clean_environment(),
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ClusterError(f"sbatch gives no answer ({error}); SLURM may be down, try again later.") from None
 
 
 def clean_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shlex
@@ -12,13 +13,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from hpo.cluster.commands import clean_environment
+from hpo.cluster.commands import ask_slurm, run_sbatch
 from hpo.cluster.request import SlurmRequest
 from hpo.cluster.sites import Site
 from hpo.errors import ClusterError
 
 _ROOT = Path(__file__).resolve().parents[2]
 _ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "PREEMPTED")
+_DEADLINE_S = 30
 _SETTLE_S = 5  # files of a host that has just ended may come later than SLURM's word
 _SCRIPT = """#!/bin/bash
 {directives}
@@ -53,10 +55,7 @@ def ask_hosts(request: SlurmRequest, site: Site, runs: Path, nodes: int, wait_s:
     folder.mkdir(mode=0o700, parents=True)
     small = replace(request, nodes=nodes, time="2", dependency=None, begin=None, comment="slurmtune's doctor")
     script = render_probe(small, site, folder)
-    done = subprocess.run(
-        ["sbatch", "--parsable"], input=script, capture_output=True, text=True, timeout=60, check=False,
-        env=clean_environment(),
-    )  # fmt: skip
+    done = run_sbatch(["--parsable"], script)
     if done.returncode:
         from hpo.cluster.submission import explain_refusal  # submitit: what the environment may lack
 
@@ -65,7 +64,8 @@ def ask_hosts(request: SlurmRequest, site: Site, runs: Path, nodes: int, wait_s:
     try:
         state, reason = _await_end(job, wait_s)
     finally:
-        subprocess.run(["scancel", job], capture_output=True, timeout=60, check=False)
+        with contextlib.suppress(subprocess.TimeoutExpired):  # it ends after its two minutes in any case
+            ask_slurm(["scancel", job], _DEADLINE_S)
     return _read(folder, job, state, reason, nodes)
 
 
@@ -100,8 +100,7 @@ def _await_end(job: str, wait_s: float) -> tuple[str, str]:
 
 def _words(job: str) -> dict[str, str]:
     try:
-        answer = subprocess.run(["scontrol", "show", "job", job, "-o"], capture_output=True, text=True, timeout=30,
-                                check=False)  # fmt: skip
+        answer = ask_slurm(["scontrol", "show", "job", job, "-o"], _DEADLINE_S)
     except subprocess.TimeoutExpired:
         return {}
     return dict(re.findall(r"(\w+)=(\S*)", answer.stdout))

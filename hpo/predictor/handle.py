@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hpo.cluster.commands import ask_slurm
 from hpo.cluster.completion import combine, complete
 from hpo.cluster.request import SlurmRequest
 from hpo.cluster.sites import Site, choose_site
@@ -278,6 +279,6 @@ def _start_time(pid: int) -> str:
 
 def _run(*command: str) -> subprocess.CompletedProcess[str]:
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=_COMMAND_S, check=False)
+        return ask_slurm(command, _COMMAND_S)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ClusterError(f"{command[0]} gives no answer ({error}); is this machine part of the cluster?") from None

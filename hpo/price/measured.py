@@ -24,6 +24,7 @@ from subprocess import PIPE
 from typing import Any
 
 from hpo.cache import Cache
+from hpo.cluster.commands import ask_slurm, run_sbatch
 from hpo.cluster.request import SlurmRequest
 from hpo.config import SweepConfig
 from hpo.errors import ClusterError, TrialError
@@ -175,9 +176,9 @@ class Measured:
         inside = " ".join(f"{key}={shlex.quote(environ[key])}" for key in ("SLURMTUNE_CPUS", "PYTHONPATH"))
         asked = f"{shlex.quote(sys.executable)} -m hpo.trial.pace <question.json >answer.part"
         line = f"{inside} {asked} && mv answer.part answer.json"
-        command = ["sbatch", "--parsable", "--job-name=slurmtune-probe", f"--output={folder}/log.txt", *flags,
+        command = ["--parsable", "--job-name=slurmtune-probe", f"--output={folder}/log.txt", *flags,
                    f"--chdir={folder}", f"--wrap={line}"]  # fmt: skip
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        done = run_sbatch(command)
         if done.returncode:
             raise ClusterError(f"sbatch refused the probe: {' '.join(done.stderr.split())[:300]}")
         answers = _await_answer(folder, done.stdout.strip().partition(";")[0])
@@ -208,9 +209,7 @@ def _await_answer(folder: Path, job: str) -> list[dict[str, Any]]:
     """Waits while the job is in the queue; a person who will not wait presses Ctrl-C and finds it measured later."""
     answer = folder / "answer.json"
     while not answer.exists():
-        state = subprocess.run(
-            ["squeue", "-h", "-j", job, "-o", "%T"], capture_output=True, text=True, timeout=60, check=False
-        )
+        state = ask_slurm(["squeue", "-h", "-j", job, "-o", "%T"], 60)
         if not state.stdout.strip() and not answer.exists():
             time.sleep(_POLL_S)  # a shared file system takes a moment to show it
             if not answer.exists():

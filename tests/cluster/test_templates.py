@@ -95,6 +95,15 @@ def end_as_the_attempt(run, **variables):
     return subprocess.run(["bash", "-euc", "\n".join(lines)], capture_output=True, text=True, timeout=30, check=False)
 
 
+def test_a_sweep_that_cannot_be_staged_leaves_no_note(tmp_path):
+    lines = f"ROOT={ROOT}; . $ROOT/slurm/job.sh; PYTHON=false SLURM_JOB_ID=1; stage_once x.yaml; echo not here"
+    done = subprocess.run(
+        ["bash", "-euc", lines], cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(("restarts", "begun", "asks"), [(0, 0, True), (1, 0, True), (2, 0, False), (2, 1, True),
                                                          (5, 3, False), (5, 4, True)])  # fmt: skip
 def test_a_job_whose_supervisor_always_dies_is_not_queued_for_ever(tmp_path, restarts, begun, asks):
