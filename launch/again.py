@@ -67,7 +67,7 @@ def resume(arguments: argparse.Namespace, flags: SlurmRequest, terms: Terms) -> 
 
 
 def _asked_before(resolved: dict[str, Any]) -> SlurmRequest:
-    return SlurmRequest.from_environment().merged(SlurmRequest.from_words(resolved["request"]))
+    return SlurmRequest.from_environment().merged(SlurmRequest.from_words(resolved["request"]).again())
 
 
 def site_again(arguments: argparse.Namespace, resolved: dict[str, Any]) -> Site:

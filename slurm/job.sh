@@ -36,7 +36,7 @@ run_step() {
   status=0  # --export: a site or a person may have jobs that hand nothing of their environment on
   if [ -n "${CONTAINER:-}" ]; then  # in it there is no scontrol and no squeue
     export SLURMTUNE_REQUEUE_WISH=$RUN/jobs/.requeue-$SLURM_JOB_ID
-    [ -n "${SLURM_JOB_END_TIME:-}" ] || SLURM_JOB_END_TIME=$(date -d "$(squeue -h -j "$SLURM_JOB_ID" -o %e)" +%s || true)
+    [ -n "${SLURM_JOB_END_TIME:-}" ] || SLURM_JOB_END_TIME=$(date -d "$(SLURM_TIME_FORMAT=standard squeue -h -j "$SLURM_JOB_ID" -o %e)" +%s || true)
     export SLURM_JOB_END_TIME
   fi
   eval "srun --export=ALL --unbuffered --ntasks-per-node=1 --wait=0 --kill-on-bad-exit=0 --no-kill ${LOG:+--output=$(printf '%q' "$LOG")} ${CONTAINER:-} $1" || status=$?

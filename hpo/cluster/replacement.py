@@ -24,7 +24,7 @@ def main() -> int:
         return 2
     name = read_json(directory.resolved)["name"]
     try:
-        sys.stdout.write(submit_to_slurm(record.request, directory, name, "worker", replaces=lost) + "\n")
+        sys.stdout.write(submit_to_slurm(record.request.again(), directory, name, "worker", replaces=lost) + "\n")
     except SlurmtuneError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code

@@ -9,7 +9,7 @@ import os
 import re
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hpo.cluster.words import (
@@ -113,6 +113,11 @@ class SlurmRequest:
         if self.sbatch_arg and stronger.sbatch_arg:
             said["sbatch_arg"] = (*self.sbatch_arg, *stronger.sbatch_arg)
         return SlurmRequest(**{**weaker, **said})
+
+    def again(self) -> SlurmRequest:
+        """The same for a later job, which waits for nothing: `--begin 16:00` would be tomorrow's, and SLURM refuses a
+        dependency on a job that it has forgotten."""
+        return replace(self, begin=None, dependency=None)
 
     def flags(self) -> list[str]:
         """What is asked for, as flags of sbatch."""

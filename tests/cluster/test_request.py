@@ -19,6 +19,7 @@ from hpo.cluster.submission import ROOT, explain_refusal, render_script
 from hpo.cluster.words import format_minutes, parse_minutes
 from hpo.errors import UsageError
 from hpo.layout import SweepDirectory
+from launch.again import _asked_before
 
 SINFO = """gpu*|3|gpu:4|1:00:00|8|8000
 debug|1|(null)|10:00|8|8000
@@ -32,6 +33,12 @@ def test_partitions_are_read_as_sinfo_prints_them():
     assert (gpu.default, gpu.nodes, gpu.gpus, gpu.minutes) == (True, 3, 4, 60)
     assert (debug.nodes, debug.gpus, debug.cpus, debug.memory_mb, debug.minutes) == (3, 1, 16, 32000, 10)
     assert (long.gpus, long.minutes) == (8, None)
+
+
+def test_a_later_job_waits_for_nothing_that_is_over():
+    first = SlurmRequest.from_words({"partition": "gpu", "begin": "16:00", "dependency": "afterok:12", "time": "5"})
+    assert first.again().flags() == ["--partition=gpu", "--time=5"]
+    assert _asked_before({"request": vars(first)}) == first.again()
 
 
 def test_sbatchs_variables_are_the_weakest_words(monkeypatch):
