@@ -88,15 +88,17 @@ def _carry(values: np.ndarray, device: torch.device) -> Tensor:
 
 
 def _axis_weights(start: Tensor, length: Tensor, flips: Tensor, source: int, size: int, kernel: Kernel) -> Tensor:
-    """What each source pixel of an axis gives to each output pixel, float32 (B, size, source)."""
+    """What each source pixel of an axis gives to each output pixel, float32 (B, size, source); beyond the box nothing,
+    as where it is cut out first."""
     step = (length / size)[:, None]
     centres = start[:, None] + (torch.arange(size, device=start.device) + 0.5) * step - 0.5
     centres = torch.where(flips[:, None], centres.flip(1), centres)[:, :, None]
     reach = step.clamp(min=1.0)[:, :, None]
     pixels = torch.arange(source, device=start.device, dtype=torch.float32)
+    first, end = start[:, None, None], (start + length)[:, None, None]
     weights = torch.zeros_like(centres * pixels)
     for places in (pixels, -1 - pixels, 2 * source - 1 - pixels):  # each pixel, and its mirror images at either border
-        weights += kernel((centres - places).abs() / reach)
+        weights += kernel((centres - places).abs() / reach) * ((places >= first) & (places < end))
     return weights / weights.sum(2, keepdim=True)
 
 

@@ -117,11 +117,10 @@ def test_device_renders_what_the_host_renders(raw_data, size, transforms):
         render_image(image, box, flip, out)
     device = render_batch(torch.from_numpy(images), planned, size).permute(0, 2, 3, 1).numpy()
     assert device.shape == host.shape
-    difference = np.abs(device - host)
-    assert difference.mean() < 5  # of 255: two ways to resample
-    inner = difference[:, 2:-2, 2:-2]
-    turned = np.abs(device[:, :, ::-1] - host)[:, 2:-2, 2:-2]
-    assert inner.mean() < turned.mean() / 3  # the same part, the same way round
+    difference = np.abs(device - host).max((1, 2, 3))  # of 255
+    filtered = np.maximum(planned.boxes[:, 2], planned.boxes[:, 3]) / size > 1.25  # else the host's filter is narrower
+    assert (difference[filtered] < 3).all()
+    assert difference.mean() < 8
 
 
 @pytest.mark.parametrize("size", [24, 48, 70, 96, 200])
@@ -303,7 +302,7 @@ def test_threads_leave_torchs_own_as_they_are(jpeg_data):
 @pytest.mark.parametrize("side", [20, 96])
 @pytest.mark.parametrize("name", ["bilinear", "bicubic"])
 def test_interpolation_is_pillows(side, name):
-    """On the host and on the device, where the filter may reach beyond the box."""
+    """On the host and on the device."""
     rng = np.random.default_rng(0)
     image = np.clip(cv2.GaussianBlur(rng.random((90, 70, 3)) * 255, (0, 0), 2), 0, 255).astype(np.uint8)
     box = (0, 0, 90, 70)
