@@ -31,7 +31,7 @@ class Scratch(threading.local):
 
 def _odd(count: int) -> np.ndarray:
     """`count` bytes from an odd address on. Rows that begin at a multiple of 32 libjpeg-turbo writes around the cache,
-    so that whoever resizes them next waits for memory: at 64 pixels that makes 60 microseconds an image of 46."""
+    so that whoever resizes them next waits for memory: at 64 pixels 60 microseconds an image instead of 46."""
     memory = np.empty(count + 1, np.uint8)
     return memory[1 - memory.ctypes.data % 2 :]
 
