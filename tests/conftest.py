@@ -29,11 +29,6 @@ _ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED
 _PROGRAMS = ("slurmctld", "slurmd", "slurmdbd", "munged", "mariadbd", "ip")
 _ENABLE = "to enable them, as root on Debian or Ubuntu: tests/slurm_cluster/install.sh"
 _ON_SLURM = "_slurm.py"  # so end the names of the files with tests on SLURM
-_FAST, _RAY, _SLURM = range(3)
-_LONGEST = (  # of the files with Ray
-    "test_sweep_local.py", "test_kills.py", "test_readme.py", "test_tutorial.py", "test_prefetch.py",
-    "test_others.py", "test_sweep_plugins.py", "test_failing_trials.py", "test_handle.py", "test_attempts_local.py",
-)  # fmt: skip
 _passed = pytest.StashKey[bool]()
 
 
@@ -47,28 +42,15 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Fast ones first, then those that start Ray, then those on SLURM, which are marked so.
-
-    With several workers, which take whole files: those on SLURM, which wait more than they work, begin at once in one
-    of them; of the files with Ray those that take minutes begin first, so that no worker is left with one at the end.
-    """
+    """Fast ones first, then those that start Ray, then those on SLURM, which are marked so. With several workers those
+    on SLURM, which wait more than they work, begin at once in one of them."""
     for item in items:
         if "slurm_cluster" in getattr(item, "fixturenames", ()):
             item.add_marker("slurm")
             assert item.path.name.endswith(_ON_SLURM), f"{item.nodeid} needs the cluster: move it to *{_ON_SLURM}"
-    if "PYTEST_XDIST_WORKER" not in os.environ:
-        items.sort(key=_kind)
-        return
-    kinds = {item.path: _FAST for item in items}
-    for item in items:
-        kinds[item.path] = max(kinds[item.path], _kind(item))
-    places = {name: place - len(_LONGEST) for place, name in enumerate(_LONGEST)}
-    order = {_SLURM: -1, _FAST: 0, _RAY: 1}
-    items.sort(key=lambda item: (order[kinds[item.path]], places.get(item.path.name, 0)))
-
-
-def _kind(item: pytest.Item) -> int:
-    return _SLURM if item.get_closest_marker("slurm") else _RAY if item.get_closest_marker("ray") else _FAST
+    on_slurm = -1 if "PYTEST_XDIST_WORKER" in os.environ else 2
+    order = {"slurm": on_slurm, "ray": 1}
+    items.sort(key=lambda item: next((place for mark, place in order.items() if item.get_closest_marker(mark)), 0))
 
 
 class _Scheduling(LoadFileScheduling):
