@@ -24,6 +24,7 @@ from typing import Any
 from hpo.check.controller import ask_site
 from hpo.check.findings import Finding, Findings
 from hpo.check.site import judge_request
+from hpo.cluster.completion import combine_requests
 from hpo.cluster.partitions import Partition, check_fits, fill_in, read_partitions
 from hpo.cluster.request import SlurmRequest
 from hpo.cluster.sites import Site, choose_site, expand_runs
@@ -83,8 +84,7 @@ def _seconds(text: str) -> int:
 
 def _examine_slurm(arguments: argparse.Namespace, site: Site, runs: Path, wait_s: int, findings: Findings) -> None:
     """SLURM's own answers, the two jobs, and a first site file from both."""
-    asked = SlurmRequest.from_environment().merged(SlurmRequest.from_words(site.slurm))
-    asked = asked.merged(SlurmRequest.from_words(slurm_words(arguments)))
+    asked = combine_requests(slurm_words(arguments), site)
     site.check(asked)
     partitions = read_partitions(asked.partition)
     partition = choose_for_gpus(asked.partition, partitions)

@@ -47,6 +47,7 @@ from launch.terminal import colour, command, whole_number
 
 _WITHOUT_BEST = "the sweep ended without one usable trial; --trial 0 shows the first, --all why each ended."
 _ASK_S = 30.0  # between two looks at SLURM's queue
+_GONE_ASKS = 2  # in a row without a job there: one that is being requeued is missing for a moment
 _BOLD, _GREEN = "1", "32"
 _VERBS = {"best": 0, "trial": 1, "why": 1, "failures": 0, "log": 1, "compare": 9}  # and how many words may follow
 
@@ -234,7 +235,7 @@ def _compared(sweeps: Sequence[Results], as_json: bool) -> str:
 
 def _watch(place: str, seconds: int) -> int:
     """Shows the sweep's progress until it comes to rest; elsewhere than on a terminal when it changes."""
-    live, before, asked = sys.stdout.isatty(), (-1.0, False), 0.0
+    live, before, asked, gone = sys.stdout.isatty(), (-1.0, False), 0.0, 0
     while True:
         results, now = read_results(open_results(place)), time.time()
         lines = live_lines(results, now)
@@ -248,7 +249,8 @@ def _watch(place: str, seconds: int) -> int:
         sys.stdout.flush()
         over = results.status == "ended" or (results.status == "unfinished" and not goes_on(results, now))
         if not over and now - asked > _ASK_S:
-            asked, over = now, left_the_queue(results, now)
+            asked, gone = now, gone + 1 if left_the_queue(results, now) else 0
+            over = gone == _GONE_ASKS
         if over:
             sys.stdout.write("\n".join(_next_steps(results, place, at_rest=True)) + "\n")
             sys.stdout.flush()

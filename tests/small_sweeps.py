@@ -19,6 +19,17 @@ hyperparameters:
   env.batch_size: 32
 hyperparameter_tune_kwargs: {{num_trials: {trials}, num_to_keep: 1, resources_per_trial: {{num_cpus: 1}}}}
 """
+MODEL = "model.timm_image.checkpoint_name"
+PRICED = """\
+data: data
+hyperparameters:
+  model.timm_image.checkpoint_name: {choice: [test_resnet, test_vit]}
+  model.timm_image.pretrained: false
+  optimization.learning_rate: {loguniform: [1e-4, 1e-1]}
+  optimization.max_epochs: 9
+  env.batch_size: 16
+hyperparameter_tune_kwargs: {num_trials: 12, resources_per_trial: {num_cpus: 1}}
+"""
 
 
 def extract_photos(folder, per_class=16, classes=("hat", "shoes", "pants", "dress")):

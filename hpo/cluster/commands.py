@@ -14,13 +14,8 @@ from hpo.errors import ClusterError
 
 OUTSIDE = "SLURMTUNE_OUTSIDE"  # what stood in variables that hpo.cluster.raynode sets: JSON, null for nothing
 _SBATCH_S = 60
-_PRINTS = (
-    "SQUEUE_",
-    "SINFO_",
-    "SCANCEL_",
-    "SCONTROL_",
-    "SLURM_TIME_FORMAT",
-)  # SQUEUE_STATES=all, SCANCEL_INTERACTIVE=1
+# SQUEUE_STATES=all, SCANCEL_INTERACTIVE=1
+_PRINTS = ("SQUEUE_", "SINFO_", "SCANCEL_", "SCONTROL_", "SLURM_TIME_FORMAT")
 _OF_A_JOB = ("SLURM_", "SRUN_", "SBATCH_", "SUBMITIT_", "RAY_", "SLURMTUNE_ATTEMPT", "SLURMTUNE_STARTED",
              OUTSIDE)  # fmt: skip
 _KEPT = ("SLURM_CONF", "SLURM_CLUSTERS", "SLURM_JWT", "SBATCH_CLUSTERS", "SBATCH_WCKEY")  # which SLURM, and for whom

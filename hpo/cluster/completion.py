@@ -28,10 +28,15 @@ def combine(
     words: Mapping[str, Any], site: Site, flags: SlurmRequest | None = None, terms: Terms | None = None
 ) -> tuple[SlurmRequest, Terms]:
     """What is asked for: by sbatch's variables, above them by the site, by a sweep file's `slurm:`, by flags."""
-    request = SlurmRequest.from_environment().merged(SlurmRequest.from_words(site.slurm))
-    request = request.merged(SlurmRequest.from_words(words))
+    request = combine_requests(words, site)
     both = Terms.from_words(site.slurm).merged(Terms.from_words(words))
     return request.merged(flags) if flags else request, both.merged(terms) if terms else both
+
+
+def combine_requests(words: Mapping[str, Any], site: Site) -> SlurmRequest:
+    """What sbatch's variables ask for, above them the site, above it `words`."""
+    weakest = SlurmRequest.from_environment().merged(SlurmRequest.from_words(site.slurm))
+    return weakest.merged(SlurmRequest.from_words(words))
 
 
 def complete(

@@ -53,7 +53,7 @@ def ask_hosts(request: SlurmRequest, site: Site, runs: Path, nodes: int, wait_s:
     """
     folder = runs / f".doctor-{time.strftime('%H%M%S')}-{nodes}"
     folder.mkdir(mode=0o700, parents=True)
-    small = replace(request, nodes=nodes, time="2", dependency=None, begin=None, comment="slurmtune's doctor")
+    small = replace(request.again(), nodes=nodes, time="2", comment="slurmtune's doctor")
     script = render_probe(small, site, folder)
     done = run_sbatch(["--parsable"], script)
     if done.returncode:

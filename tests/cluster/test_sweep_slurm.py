@@ -108,6 +108,7 @@ def test_one_that_is_cancelled_before_it_began_is_not_watched_for_ever(
     from launch import results
 
     monkeypatch.setattr(sequel, "_EXIT_S", 0.0)
+    monkeypatch.setattr(results, "_ASK_S", 0.5)
     all_hosts = slurm.run("sbatch", "--parsable", "-N3", "--exclusive", "--wrap", "sleep 300", "-o", "/dev/null")
     run = shared_tmp / "run"
     path = write_sweep(shared_tmp, trials=2)

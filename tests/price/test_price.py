@@ -7,7 +7,7 @@ import json
 import time
 
 import pytest
-from small_sweeps import make_shards
+from small_sweeps import MODEL, PRICED, make_shards
 
 from hpo.cluster.request import SlurmRequest
 from hpo.config import load_sweep
@@ -18,17 +18,6 @@ from hpo.price.quote import find_place, parse_by, quote_sweep
 from hpo.price.start import parse_start
 from launch import check
 
-MODEL = "model.timm_image.checkpoint_name"
-SWEEP = """\
-data: data
-hyperparameters:
-  model.timm_image.checkpoint_name: {choice: [test_resnet, test_vit]}
-  model.timm_image.pretrained: false
-  optimization.learning_rate: {loguniform: [1e-4, 1e-1]}
-  optimization.max_epochs: 9
-  env.batch_size: 16
-hyperparameter_tune_kwargs: {num_trials: 12, resources_per_trial: {num_cpus: 1}}
-"""
 FAST, SLOW = 1.0, 4.0  # seconds of an epoch
 
 
@@ -36,7 +25,7 @@ FAST, SLOW = 1.0, 4.0  # seconds of an epoch
 def sweep_file(tmp_path_factory):
     folder = tmp_path_factory.mktemp("price")
     make_shards(folder, 16)
-    (folder / "sweep.yaml").write_text(SWEEP)
+    (folder / "sweep.yaml").write_text(PRICED)
     return folder / "sweep.yaml"
 
 
